@@ -1,0 +1,63 @@
+//! What an operation is told about the attempt it makes.
+
+use std::time::{Duration, Instant};
+
+use crate::verdict::Verdict;
+
+/// One run of the operation, as the operation sees it.
+///
+/// Without a deadline the clock is not read before the first attempt, which is what keeps a call
+/// that succeeds at once cheap.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    pub(crate) number: u32,
+    pub(crate) elapsed: Duration,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) time_left: Option<Duration>,
+    pub(crate) delay: Duration,
+    pub(crate) previous: Option<Verdict>,
+}
+
+impl Attempt {
+    /// The attempt's number: 1 is the first.
+    #[must_use]
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether this is attempt 2 or later.
+    #[must_use]
+    pub const fn is_retry(&self) -> bool {
+        self.number > 1
+    }
+
+    /// How long the call had been running when this attempt began. Zero for the first.
+    #[must_use]
+    pub const fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
+    /// When the whole call has to be over, if it has to.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// What was left to the deadline when this attempt began. `None` without a deadline.
+    #[must_use]
+    pub const fn time_left(&self) -> Option<Duration> {
+        self.time_left
+    }
+
+    /// The wait before this attempt. Zero for the first.
+    #[must_use]
+    pub const fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    /// What became of the attempt before. `None` for the first.
+    #[must_use]
+    pub const fn previous(&self) -> Option<Verdict> {
+        self.previous
+    }
+}

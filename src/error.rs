@@ -1,0 +1,251 @@
+//! Why a guarded call gave no value.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::report::{Report, Stop};
+
+/// Why a guarded call gave no value: the operation's own error, whole, or the policy that spoke.
+///
+/// # Examples
+///
+/// ```
+/// use evenkeel::{Cause, Pipeline, Retry};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let pipeline = Pipeline::new().retry(Retry::constant(Duration::ZERO).max_attempts(2));
+/// let error = pipeline.run(|_| async { Err::<(), _>("busy") }).await.unwrap_err();
+/// assert_eq!(error.attempts(), 2);
+/// assert!(matches!(error.into_cause(), Cause::Operation("busy")));
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Error<E> {
+    cause: Cause<E>,
+    report: Box<Report>,
+}
+
+impl<E> Error<E> {
+    pub(crate) fn new(cause: Cause<E>, report: Report) -> Self {
+        Self {
+            cause,
+            report: Box::new(report),
+        }
+    }
+
+    /// What ended the call.
+    #[must_use]
+    pub const fn cause(&self) -> &Cause<E> {
+        &self.cause
+    }
+
+    /// What ended the call, by value: match on it to get the operation's own error back.
+    #[must_use]
+    pub fn into_cause(self) -> Cause<E> {
+        self.cause
+    }
+
+    /// The operation's own error, unchanged, if that is what ended the call.
+    #[must_use]
+    pub const fn operation(&self) -> Option<&E> {
+        match &self.cause {
+            Cause::Operation(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The operation's own error, unchanged.
+    ///
+    /// # Errors
+    ///
+    /// This very error, if a policy ended the call.
+    pub fn into_operation(self) -> Result<E, Self> {
+        match self.cause {
+            Cause::Operation(error) => Ok(error),
+            cause => Err(Self { cause, ..self }),
+        }
+    }
+
+    /// Whether time ran out: one attempt's or the whole call's.
+    #[must_use]
+    pub const fn is_timeout(&self) -> bool {
+        matches!(self.cause, Cause::Elapsed(_))
+    }
+
+    /// How many attempts were begun.
+    #[must_use]
+    pub const fn attempts(&self) -> u32 {
+        self.report.attempts
+    }
+
+    /// From the beginning of the call to its end.
+    #[must_use]
+    pub const fn elapsed(&self) -> Duration {
+        self.report.elapsed
+    }
+
+    /// The earliest moment at which trying again makes sense, if that is known.
+    #[must_use]
+    pub const fn retry_at(&self) -> Option<Instant> {
+        self.report.retry_at
+    }
+
+    /// The same, counted from the end of the call.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.report.retry_after
+    }
+
+    /// Attempts, waits and the reason for stopping.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Applies `f` to the operation's own error.
+    #[must_use]
+    pub fn map<F>(self, f: impl FnOnce(E) -> F) -> Error<F> {
+        let cause = match self.cause {
+            Cause::Config(error) => Cause::Config(error),
+            Cause::Elapsed(elapsed) => Cause::Elapsed(elapsed),
+            Cause::Operation(error) => Cause::Operation(f(error)),
+        };
+        let report = self.report;
+        Error { cause, report }
+    }
+}
+
+impl<E> Error<Error<E>> {
+    /// One error out of two nested pipelines'.
+    ///
+    /// If the inner pipeline ended the call, its cause is kept, and its `retry_at` where the
+    /// outer one has none. Attempts, waits and elapsed time are the outer pipeline's.
+    #[must_use]
+    pub fn flatten(self) -> Error<E> {
+        let mut report = self.report;
+        let cause = match self.cause {
+            Cause::Config(error) => Cause::Config(error),
+            Cause::Elapsed(elapsed) => Cause::Elapsed(elapsed),
+            Cause::Operation(inner) => {
+                report.retry_at = report.retry_at.or(inner.report.retry_at);
+                report.retry_after = report.retry_after.or(inner.report.retry_after);
+                inner.cause
+            }
+        };
+        Error { cause, report }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Cause::Config(error) => return error.fmt(f),
+            Cause::Elapsed(elapsed) => elapsed.fmt(f)?,
+            Cause::Operation(_) => f.write_str("operation failed")?,
+        }
+        let count = self.attempts();
+        let attempts = if count == 1 { "attempt" } else { "attempts" };
+        write!(f, " ({count} {attempts} in {:?}", self.elapsed())?;
+        if let Some(stop) = self.report.stop {
+            // What is obvious from the count needs no words.
+            if stop != Stop::AttemptsExhausted && stop != Stop::NoRetryPolicy {
+                write!(f, ", {stop}")?;
+            }
+        }
+        f.write_str(")")
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.cause {
+            Cause::Config(error) => Some(error),
+            Cause::Elapsed(elapsed) => Some(elapsed),
+            Cause::Operation(error) => Some(error),
+        }
+    }
+}
+
+/// What ended a call.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Cause<E> {
+    /// The pipeline's configuration makes no sense. Nothing was sent.
+    Config(ConfigError),
+    /// Time ran out.
+    Elapsed(Elapsed),
+    /// The operation ran, and this is what its last attempt returned.
+    Operation(E),
+}
+
+/// Time ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{limit} of {length:?} passed")]
+pub struct Elapsed {
+    limit: Limit,
+    length: Duration,
+}
+
+impl Elapsed {
+    pub(crate) const fn new(limit: Limit, length: Duration) -> Self {
+        Self { limit, length }
+    }
+
+    /// Which limit it was.
+    #[must_use]
+    pub const fn limit(&self) -> Limit {
+        self.limit
+    }
+
+    /// How long the limit was.
+    #[must_use]
+    pub const fn length(&self) -> Duration {
+        self.length
+    }
+}
+
+/// A limit in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums)] // an attempt and the whole call are all there is
+pub enum Limit {
+    /// The timeout of one attempt.
+    Attempt,
+    /// The deadline of the whole call.
+    Deadline,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Attempt => "attempt timeout",
+            Self::Deadline => "deadline",
+        })
+    }
+}
+
+/// A setting that makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {problem}")]
+pub struct ConfigError {
+    field: &'static str,
+    problem: &'static str,
+}
+
+impl ConfigError {
+    pub(crate) const fn new(field: &'static str, problem: &'static str) -> Self {
+        Self { field, problem }
+    }
+
+    /// The setting's name, such as `retry.max_attempts`.
+    #[must_use]
+    pub const fn field(&self) -> &'static str {
+        self.field
+    }
+
+    /// What is wrong with it, such as `must be at least 1`.
+    #[must_use]
+    pub const fn problem(&self) -> &'static str {
+        self.problem
+    }
+}

@@ -1,0 +1,118 @@
+//! What happened, for whoever listens. The one place that emits `tracing`.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::budget::Snapshot;
+use crate::report::{Stop, Wait};
+use crate::verdict::Verdict;
+
+/// Something a policy did, with its reason and its numbers.
+///
+/// Events hold numbers and static words only: no header values, bodies, paths or queries.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// An attempt failed and another follows.
+    Retry {
+        /// The number of the attempt that failed, from 1.
+        attempt: u32,
+        /// What its outcome meant.
+        verdict: Verdict,
+        /// The wait that begins now.
+        wait: Wait,
+        /// The budget after this attempt's withdrawal, if there is a budget.
+        budget: Option<Snapshot>,
+    },
+    /// An attempt failed and none follows.
+    Stop {
+        /// The number of the attempt that failed, from 1.
+        attempt: u32,
+        /// What its outcome meant.
+        verdict: Verdict,
+        /// Why no attempt follows.
+        stop: Stop,
+        /// The earliest useful time for another call, from now, if it is known.
+        retry_after: Option<Duration>,
+        /// The budget, if there is one.
+        budget: Option<Snapshot>,
+    },
+}
+
+/// Somebody who wants to know. Closures qualify.
+///
+/// Called on the task that runs the call, with no lock held: be quick. A panic in it passes to
+/// the caller and poisons nothing.
+pub trait Observer: Send + Sync {
+    /// Takes note of an event.
+    fn observe(&self, event: &Event);
+}
+
+impl<F: Fn(&Event) + Send + Sync> Observer for F {
+    fn observe(&self, event: &Event) {
+        self(event);
+    }
+}
+
+/// Tells `tracing` and the observer. `event` is only made if somebody listens.
+pub(crate) fn tell(observer: Option<&dyn Observer>, event: impl FnOnce() -> Event) {
+    let traced = tracing::enabled!(target: TARGET, tracing::Level::DEBUG);
+    if !traced && observer.is_none() {
+        return;
+    }
+    let event = event();
+    if traced {
+        trace(&event);
+    }
+    if let Some(observer) = observer {
+        observer.observe(&event);
+    }
+}
+
+fn trace(event: &Event) {
+    match event {
+        Event::Retry {
+            attempt,
+            verdict,
+            wait,
+            budget,
+        } => tracing::event!(
+            target: TARGET,
+            tracing::Level::DEBUG,
+            {
+                "http.request.resend_count" = attempt,
+                "error.type" = %verdict.error_type(),
+                "wait" = ?wait.length(),
+                "reason" = %wait.reason(),
+                "budget" = budget.map(|budget| budget.available),
+            },
+            "attempt failed, will retry"
+        ),
+        Event::Stop {
+            attempt,
+            verdict,
+            stop,
+            retry_after,
+            budget,
+        } => tracing::event!(
+            target: TARGET,
+            tracing::Level::DEBUG,
+            {
+                "http.request.resend_count" = attempt - 1,
+                "error.type" = %verdict.error_type(),
+                "reason" = %stop,
+                "retry_after" = retry_after.map(|wait| wait.as_secs_f64()),
+                "budget" = budget.map(|budget| budget.available),
+            },
+            "attempt failed, giving up"
+        ),
+    }
+}
+
+impl fmt::Debug for dyn Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer(..)")
+    }
+}
+
+const TARGET: &str = "evenkeel";
