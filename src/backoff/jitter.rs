@@ -1,0 +1,112 @@
+//! How a random draw bends a delay. Pure.
+//!
+//! The definitions are those of Marc Brooker's "Exponential Backoff And Jitter" (AWS Architecture
+//! Blog, 2015).
+
+use std::time::Duration;
+
+use crate::backoff::count;
+use crate::rng::Draws;
+
+/// How chance bends a delay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Jitter {
+    /// Uniform between the first delay and three times the delay before, and never above the
+    /// cap. Where three times the delay before is above the cap the draw is uniform up to the
+    /// cap: the published form cuts it off there, which puts most delays exactly on the cap.
+    Decorrelated,
+    /// Half the delay, and a uniform share of the other half.
+    Equal,
+    /// Uniform between zero and the delay.
+    #[default]
+    Full,
+    /// The delay itself. A fleet that failed together comes back together.
+    None,
+}
+
+pub(super) fn full(delay: Duration, draws: &mut Draws) -> Duration {
+    Duration::from_nanos(draws.up_to(count(delay)))
+}
+
+pub(super) fn equal(delay: Duration, draws: &mut Draws) -> Duration {
+    let half = count(delay) / 2;
+    Duration::from_nanos(half + draws.up_to(count(delay) - half))
+}
+
+pub(super) fn decorrelated(
+    first: Duration,
+    last: Option<Duration>,
+    cap: Duration,
+    draws: &mut Draws,
+) -> Duration {
+    let low = count(first);
+    let last = last.map_or(low, count);
+    let high = last.saturating_mul(3).min(count(cap)).max(low);
+    Duration::from_nanos(low + draws.up_to(high - low))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    const N: u32 = 20_000;
+
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    /// Least, mean and greatest of many draws, in milliseconds.
+    fn spread(mut one: impl FnMut(&mut Draws) -> Duration) -> (f64, f64, f64) {
+        let mut draws = Rng::seeded(11).draws();
+        let (mut low, mut sum, mut high) = (f64::MAX, 0.0, 0.0_f64);
+        for _ in 0..N {
+            let delay = one(&mut draws).as_secs_f64() * 1e3;
+            (low, sum, high) = (low.min(delay), sum + delay, high.max(delay));
+        }
+        (low, sum / f64::from(N), high)
+    }
+
+    fn near(got: f64, wanted: f64) -> bool {
+        (got - wanted).abs() < 10.0
+    }
+
+    #[test]
+    fn full_jitter_is_uniform_from_zero_to_the_delay() {
+        let (low, mean, high) = spread(|draws| full(ms(1000), draws));
+        assert!(near(low, 0.0) && near(mean, 500.0) && near(high, 1000.0));
+    }
+
+    #[test]
+    fn equal_jitter_keeps_half_and_spreads_the_other() {
+        let (low, mean, high) = spread(|draws| equal(ms(1000), draws));
+        assert!(low >= 500.0 && near(low, 500.0) && near(mean, 750.0) && near(high, 1000.0));
+    }
+
+    #[test]
+    fn decorrelated_jitter_is_uniform_from_the_first_delay_to_thrice_the_last() {
+        let one = |draws: &mut Draws| decorrelated(ms(100), Some(ms(300)), ms(2000), draws);
+        let (low, mean, high) = spread(one);
+        assert!(low >= 100.0 && near(low, 100.0) && near(mean, 500.0) && near(high, 900.0));
+        let one = |draws: &mut Draws| decorrelated(ms(100), None, ms(2000), draws);
+        let (low, mean, high) = spread(one);
+        assert!(near(low, 100.0) && near(mean, 200.0) && near(high, 300.0));
+    }
+
+    #[test]
+    fn the_greatest_delay_fits() {
+        let mut draws = Rng::seeded(1).draws();
+        for jitter in [full, equal] {
+            let _ = jitter(Duration::MAX, &mut draws);
+        }
+        let _ = decorrelated(
+            Duration::MAX,
+            Some(Duration::MAX),
+            Duration::MAX,
+            &mut draws,
+        );
+    }
+}
