@@ -1,0 +1,408 @@
+//! One shared budget for all extra load: retries, and hedges.
+//!
+//! Retries are cheap when one call in a hundred fails and ruinous when all do: three retries turn
+//! an overload into one four times as large, and it stays when its cause has gone. A budget ties
+//! the extra attempts of all calls together to a share of the first ones, so that amplification
+//! has a bound whatever fails.
+//!
+//! The budget is a continuous token bucket. Each first attempt earns a fraction of a token, each
+//! extra attempt spends one or more, and over *any* stretch of time
+//! `extra ≤ capacity + ratio × first attempts` holds exactly, on any number of threads.
+//!
+//! # Example
+//!
+//! ```
+//! use evenkeel::budget::{Budget, Ratio};
+//!
+//! let budget = Budget::new(Ratio::percent(10)).capacity(3);
+//! let shared = budget.clone(); // one bucket, two owners
+//! assert_eq!(shared.snapshot().available, 3.0);
+//! ```
+//!
+//! # Defaults
+//!
+//! | setting | default | why |
+//! |---|---|---|
+//! | ratio | 10 % of first attempts | an outage costs the server a tenth more, not four times as much |
+//! | capacity | what the last 10 s earned, at least 3 tokens | a blip of some seconds is bridged, and a quiet client may still retry |
+//! | cost | 1 token for every kind of failure | |
+//! | floor | none | so many retries a second *per client* is no bound for a fleet; see [`Budget::floor`] |
+//!
+//! # What it does not do
+//!
+//! It does not slow first attempts down, and it does not survive a restart.
+
+mod bucket;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::error::ConfigError;
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use crate::verdict::Kind;
+
+use bucket::{Bucket, Capacity, TOKEN};
+
+/// A shared budget for extra attempts. Clones share one bucket.
+///
+/// The setters start a fresh, full bucket: set it up before it is cloned or used.
+#[derive(Clone)]
+pub struct Budget {
+    shared: Arc<Shared>,
+    own: Option<Arc<Shared>>,
+}
+
+struct Shared {
+    settings: Settings,
+    /// First attempts ever. The only thing a call that succeeds at once touches.
+    firsts: AtomicU64,
+    bucket: Mutex<Bucket>,
+}
+
+#[derive(Clone, Debug)]
+struct Settings {
+    ratio: Ratio,
+    capacity: Capacity,
+    costs: Costs,
+}
+
+impl Budget {
+    /// A budget that earns `ratio` of a token with each first attempt.
+    #[must_use]
+    pub fn new(ratio: Ratio) -> Self {
+        Self::with(Settings {
+            ratio,
+            capacity: Capacity::Traffic {
+                window: CAPACITY_WINDOW,
+                least: u64::from(LEAST_CAPACITY) * TOKEN,
+            },
+            costs: Costs::default(),
+        })
+    }
+
+    /// A fixed capacity in tokens; the bucket starts full. With zero, a retry has to be earned
+    /// first. Default: see [`capacity_of`](Self::capacity_of).
+    #[must_use]
+    pub fn capacity(self, tokens: u32) -> Self {
+        self.change(|it| it.capacity = Capacity::Fixed(u64::from(tokens) * TOKEN))
+    }
+
+    /// A capacity that follows the traffic: what the last `window` earned, and at least `least`
+    /// tokens, with which the bucket starts. Default: 10 s and 3.
+    ///
+    /// The traffic is counted every 32 first attempts and at every failure, so in quiet times the
+    /// window stretches back further.
+    #[must_use]
+    pub fn capacity_of(self, window: Duration, least: u32) -> Self {
+        let least = u64::from(least) * TOKEN;
+        self.change(|it| it.capacity = Capacity::Traffic { window, least })
+    }
+
+    /// What an attempt after a failure of this kind costs, in tokens: at least 1. Default: 1.
+    #[must_use]
+    pub fn cost(self, after: Kind, tokens: u32) -> Self {
+        self.change(|it| it.costs.set(after, tokens))
+    }
+
+    /// A handle for one client of a shared budget, with a floor that is a share of that client's
+    /// *own* traffic: it may spend `ratio` of its own first attempts (and one token to begin with)
+    /// even while the shared bucket is empty.
+    ///
+    /// The bound becomes `capacity + ratio × all first attempts + Σ (1 + floor × own)`.
+    #[must_use]
+    pub fn floor(&self, ratio: Ratio) -> Self {
+        let settings = Settings {
+            ratio,
+            capacity: Capacity::Fixed(TOKEN),
+            costs: self.shared.settings.costs,
+        };
+        Self {
+            shared: Arc::clone(&self.shared),
+            own: Some(Arc::new(Shared::new(settings))),
+        }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    ///
+    /// A cost of zero, which would be no budget, or a capacity window of zero.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let settings = &self.shared.settings;
+        if settings.costs.least() == 0 {
+            return Err(ConfigError::new("budget.cost", "must be at least 1"));
+        }
+        match settings.capacity {
+            Capacity::Traffic { window, .. } if window.is_zero() => {
+                Err(ConfigError::new("budget.capacity_of", "must not be zero"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How much is left, and what was done with it.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot()
+    }
+
+    /// Counts one first attempt. Says whether the budget wants to be told the time.
+    #[inline]
+    #[must_use = "the capacity can follow the traffic only if it is told the time"]
+    pub fn deposit(&self) -> bool {
+        if let Some(own) = &self.own {
+            own.firsts.fetch_add(1, Ordering::Relaxed);
+        }
+        let before = self.shared.firsts.fetch_add(1, Ordering::Relaxed);
+        before % TICK_EVERY == 0
+    }
+
+    /// Tells the budget the time, if [`deposit`](Self::deposit) asked for it.
+    pub fn tick(&self, now: Instant) {
+        self.shared.tick(now);
+    }
+
+    /// Sets aside what an attempt after a failure of this kind costs. `None` if that much isn't
+    /// there.
+    ///
+    /// Never waits for tokens.
+    #[must_use = "dropping the withdrawal gives it back"]
+    pub fn withdraw(&self, after: Kind, now: Instant) -> Option<Withdrawal> {
+        let from_shared = Shared::withdraw(&self.shared, after, now);
+        from_shared.or_else(|| Shared::withdraw(self.own.as_ref()?, after, now))
+    }
+
+    fn with(settings: Settings) -> Self {
+        Self {
+            shared: Arc::new(Shared::new(settings)),
+            own: None,
+        }
+    }
+
+    fn change(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.shared.settings.clone();
+        change(&mut settings);
+        Self::with(settings)
+    }
+}
+
+impl Default for Budget {
+    /// 10 % of first attempts.
+    fn default() -> Self {
+        Self::new(Ratio::percent(10))
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("ratio", &self.shared.settings.ratio)
+            .field("snapshot", &self.snapshot())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn new(settings: Settings) -> Self {
+        Self {
+            firsts: AtomicU64::new(0),
+            bucket: Mutex::new(Bucket::new(settings.ratio.millionths, settings.capacity)),
+            settings,
+        }
+    }
+
+    fn withdraw(shared: &Arc<Self>, after: Kind, now: Instant) -> Option<Withdrawal> {
+        let cost = shared.settings.costs.of(after);
+        let mut bucket = lock(&shared.bucket);
+        let firsts = shared.firsts.load(Ordering::Relaxed);
+        bucket.tick(now, firsts);
+        let reserved = bucket.reserve(cost, firsts);
+        drop(bucket);
+        reserved.then(|| Withdrawal {
+            from: Some(Arc::clone(shared)),
+            cost,
+        })
+    }
+
+    fn tick(&self, now: Instant) {
+        let mut bucket = lock(&self.bucket);
+        bucket.tick(now, self.firsts.load(Ordering::Relaxed));
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut bucket = lock(&self.bucket);
+        let first_attempts = self.firsts.load(Ordering::Relaxed);
+        Snapshot {
+            available: tokens(bucket.free(first_attempts)),
+            capacity: tokens(bucket.capacity()),
+            extra_attempts: bucket.extra(),
+            first_attempts,
+        }
+    }
+}
+
+/// Tokens set aside for one extra attempt.
+///
+/// Dropping it gives them back exactly; [`spend`](Self::spend) spends them.
+#[derive(Debug)]
+#[must_use = "dropping the withdrawal gives it back"]
+pub struct Withdrawal {
+    from: Option<Arc<Shared>>,
+    cost: u64,
+}
+
+impl Withdrawal {
+    /// The attempt begins: the tokens are gone.
+    pub fn spend(mut self) {
+        if let Some(shared) = self.from.take() {
+            let mut bucket = lock(&shared.bucket);
+            bucket.commit(self.cost, shared.firsts.load(Ordering::Relaxed));
+        }
+    }
+}
+
+impl Drop for Withdrawal {
+    fn drop(&mut self) {
+        if let Some(shared) = self.from.take() {
+            lock(&shared.bucket).release(self.cost);
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// A budget at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Tokens that can be had now.
+    pub available: f64,
+    /// Tokens the bucket can hold now.
+    pub capacity: f64,
+    /// Extra attempts begun so far.
+    pub extra_attempts: u64,
+    /// First attempts counted so far.
+    pub first_attempts: u64,
+}
+
+/// A share, exact to a millionth.
+///
+/// # Examples
+///
+/// ```
+/// use evenkeel::budget::Ratio;
+///
+/// assert_eq!(Ratio::try_from(0.1).unwrap(), Ratio::percent(10));
+/// assert!(Ratio::try_from(f64::NAN).is_err());
+/// assert!(Ratio::try_from(-0.1).is_err());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "f64", into = "f64"))]
+pub struct Ratio {
+    millionths: u64,
+}
+
+impl Ratio {
+    /// So many hundredths. More than 100 is more extra attempts than first ones.
+    #[must_use]
+    pub const fn percent(percent: u16) -> Self {
+        Self {
+            millionths: percent as u64 * 10_000,
+        }
+    }
+
+    /// So many millionths.
+    #[must_use]
+    pub const fn millionths(millionths: u32) -> Self {
+        Self {
+            millionths: millionths as u64,
+        }
+    }
+}
+
+impl TryFrom<f64> for Ratio {
+    type Error = ConfigError;
+
+    /// The nearest millionth.
+    ///
+    /// # Errors
+    ///
+    /// Anything but a number from 0 to 1000.
+    fn try_from(ratio: f64) -> Result<Self, ConfigError> {
+        // Written so that NaN fails too.
+        if !(0.0..=1000.0).contains(&ratio) {
+            return Err(ConfigError::new("ratio", "must be from 0 to 1000"));
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // checked above
+        let millionths = (ratio * 1e6).round() as u64;
+        Ok(Self { millionths })
+    }
+}
+
+impl From<Ratio> for f64 {
+    fn from(ratio: Ratio) -> Self {
+        tokens(ratio.millionths)
+    }
+}
+
+/// What an attempt costs after each kind of failure, in tokens.
+#[derive(Clone, Copy, Debug)]
+struct Costs {
+    overloaded: u32,
+    rate_limited: u32,
+    transient: u32,
+}
+
+impl Costs {
+    fn set(&mut self, after: Kind, tokens: u32) {
+        match after {
+            Kind::Overloaded => self.overloaded = tokens,
+            Kind::RateLimited => self.rate_limited = tokens,
+            Kind::Transient => self.transient = tokens,
+            // Nothing follows these kinds.
+            Kind::RequestFault | Kind::Success | Kind::TargetFault => {}
+        }
+    }
+
+    fn of(self, after: Kind) -> u64 {
+        let tokens = match after {
+            Kind::Overloaded => self.overloaded,
+            Kind::RateLimited => self.rate_limited,
+            _ => self.transient,
+        };
+        u64::from(tokens) * TOKEN
+    }
+
+    fn least(self) -> u32 {
+        self.overloaded.min(self.rate_limited).min(self.transient)
+    }
+}
+
+impl Default for Costs {
+    fn default() -> Self {
+        Self {
+            overloaded: 1,
+            rate_limited: 1,
+            transient: 1,
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // for people to read
+fn tokens(millionths: u64) -> f64 {
+    millionths as f64 / 1e6
+}
+
+/// A blip of some seconds is bridged; an outage isn't fed with what an hour has earned.
+const CAPACITY_WINDOW: Duration = Duration::from_secs(10);
+
+/// A client with one call a minute may still retry it.
+const LEAST_CAPACITY: u32 = 3;
+
+/// Often enough for a capacity of ten seconds' traffic, seldom enough not to be felt.
+const TICK_EVERY: u64 = 32;
