@@ -1,0 +1,342 @@
+//! Which policies, in which order.
+//!
+//! Policies composed in the wrong order do harm quietly: a retry inside a total timeout that each
+//! attempt renews, a budget per attempt, a breaker that sees one failure where three happened. A
+//! [`Pipeline`] holds each policy at most once and has one fixed order, so there is none to get
+//! wrong:
+//!
+//! ```text
+//! total deadline ─▶ retry (backoff, hints, budget) ─▶ per attempt: readiness ─▶ timeout ─▶ the call
+//! ```
+//!
+//! Where another order is really wanted, pipelines nest; [`Error::flatten`](crate::Error::flatten)
+//! makes one error of two.
+
+mod call;
+mod operation;
+mod protocol;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::attempt::Attempt;
+use crate::budget::{Budget, Ratio};
+use crate::clock::Clock;
+use crate::error::ConfigError;
+use crate::event::Observer;
+use crate::http::Http;
+use crate::retry::Retry;
+use crate::rng::Rng;
+use crate::verdict::{Classify, EveryError};
+
+pub use call::Call;
+pub use operation::{Closure, Operation};
+pub use protocol::Protocol;
+
+/// Policies in their right order, and what outcomes mean.
+///
+/// Clones are cheap and share budgets. Settings that make no sense don't panic and don't pass
+/// silently: [`check`](Self::check) names the first one, and every call under such a pipeline
+/// fails with [`Cause::Config`](crate::Cause::Config) before anything is sent.
+///
+/// # Examples
+///
+/// ```
+/// use evenkeel::{Budget, Pipeline, Retry};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let pipeline = Pipeline::new()
+///     .deadline(Duration::from_secs(10))
+///     .retry(Retry::exponential(Duration::from_millis(1)).budget(Budget::default()))
+///     .timeout(Duration::from_secs(2));
+///
+/// let query = |id: u32| async move { if id == 0 { Err("timed out") } else { Ok(id) } };
+/// let rows = pipeline.run(|attempt| query(attempt.number() - 1)).await;
+/// assert_eq!(rows, Ok(1));
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "a pipeline does nothing until a call runs in it"]
+pub struct Pipeline<C = EveryError> {
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) classify: C,
+}
+
+/// The policies of a pipeline. Opaque: it only shows in the types of futures.
+#[derive(Clone)]
+pub struct Policies {
+    pub(crate) clock: Clock,
+    pub(crate) rng: Rng,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) retry: Option<Retry>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) min_time_left: Duration,
+    pub(crate) idempotent: bool,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) invalid: Option<ConfigError>,
+}
+
+/// The future of [`Pipeline::run`].
+pub type Run<'a, C, F> = Call<&'a Policies, Closure<&'a C, F>>;
+
+impl Pipeline {
+    /// No policies: each call is made once and may take as long as it likes.
+    ///
+    /// Every `Err` counts as a transient failure, and calls as idempotent: a retry policy given to
+    /// this pipeline repeats any failed call. See [`classify`](Self::classify) and
+    /// [`idempotent`](Self::idempotent).
+    pub fn new() -> Self {
+        Self::with(EveryError, true)
+    }
+}
+
+impl Pipeline<Http> {
+    /// What an HTTP client should do by default.
+    ///
+    /// | policy | setting |
+    /// |---|---|
+    /// | total deadline | 30 s |
+    /// | attempts | 3, each at most 10 s |
+    /// | backoff | exponential from 100 ms, × 2, at most 2 s, full jitter; after a 429 from 1 s |
+    /// | budget | 10 % of first attempts, one for all clones of this pipeline |
+    /// | `Retry-After` and its relatives | a lower bound, believed up to 5 min |
+    /// | what is repeated | see [`http`](crate::http) |
+    ///
+    /// Through [`run`](Self::run) the method is unknown, so a call is repeated only if it was
+    /// provably not processed; say [`idempotent(true)`](Self::idempotent) for calls that may be.
+    pub fn http() -> Self {
+        let budget = Budget::new(Ratio::percent(10));
+        Self::with(Http::default(), false)
+            .deadline(Duration::from_secs(30))
+            .retry(Retry::default().budget(budget))
+            .timeout(Duration::from_secs(10))
+    }
+}
+
+impl<C> Pipeline<C> {
+    /// The whole call, waits included, ends within this time. At least 1 ns. Default: no limit.
+    ///
+    /// The caller's own [`Deadline`](crate::Deadline) replaces it.
+    pub fn deadline(self, length: Duration) -> Self {
+        self.change(|it| it.deadline = Some(length))
+    }
+
+    /// When to try again. Default: never.
+    pub fn retry(self, retry: Retry) -> Self {
+        self.change(|it| it.retry = Some(retry))
+    }
+
+    /// Each attempt ends within this time, or at the deadline if that is sooner. At least 1 ns.
+    /// Default: no limit.
+    ///
+    /// It runs from the first time the attempt is not ready at once; waiting for a tower
+    /// service's readiness doesn't count.
+    pub fn timeout(self, length: Duration) -> Self {
+        self.change(|it| it.timeout = Some(length))
+    }
+
+    /// A retry that would leave less time than this to the deadline isn't begun. Default: zero,
+    /// which still means that there has to be time left.
+    ///
+    /// Three times the usual latency is a good value: sending what can't be answered in time is
+    /// what keeps an overload alive.
+    pub fn min_time_left(self, length: Duration) -> Self {
+        self.change(|it| it.min_time_left = length)
+    }
+
+    /// Whether calls may be repeated though the first may have been acted on. HTTP requests tell
+    /// by their method; this is for everything else. Default: true, and false for
+    /// [`Pipeline::http`].
+    pub fn idempotent(self, idempotent: bool) -> Self {
+        self.change(|it| it.idempotent = idempotent)
+    }
+
+    /// What outcomes mean. Default: every `Err` is transient.
+    ///
+    /// For HTTP see [`Http`], which knows requests as well as outcomes.
+    pub fn classify<D>(self, classify: D) -> Pipeline<D> {
+        let policies = self.policies;
+        Pipeline { policies, classify }
+    }
+
+    /// Where time comes from. Default: tokio.
+    pub fn clock(self, clock: Clock) -> Self {
+        self.change(|it| it.clock = clock)
+    }
+
+    /// Where chance comes from. Default: thread-local generators.
+    pub fn rng(self, rng: Rng) -> Self {
+        self.change(|it| it.rng = rng)
+    }
+
+    /// Who is told what happens. Default: nobody but `tracing`.
+    pub fn observer(self, observer: impl Observer + 'static) -> Self {
+        self.change(|it| it.observer = Some(Arc::new(observer)))
+    }
+
+    /// Checks the settings, for those who want to know before the first call.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that makes no sense.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.policies.invalid.map_or(Ok(()), Err)
+    }
+
+    /// The budget of the retry policy, if there is one.
+    #[must_use]
+    pub fn budget(&self) -> Option<&Budget> {
+        self.policies.budget()
+    }
+
+    /// Runs `operation` until it succeeds or a policy ends the call.
+    ///
+    /// Attempts run one after another; `operation` is told about each. It may borrow, and runs in
+    /// the caller's task: nothing is spawned.
+    ///
+    /// # Errors
+    ///
+    /// The last outcome's own error, whole, or which policy ended the call and when to come back.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with time enabled, if the default clock is used and something has
+    /// to wait.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the running attempt. What it withdrew for an attempt that never
+    /// began goes back to the budget.
+    ///
+    /// # Examples
+    ///
+    /// See [`Pipeline`].
+    pub fn run<F, Fut, T, E>(&self, operation: F) -> Run<'_, C, F>
+    where
+        F: FnMut(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        C: Classify<T, E>,
+    {
+        let closure = Closure {
+            classify: &self.classify,
+            attempt: operation,
+            deadline: None,
+        };
+        Call::new(&*self.policies, closure)
+    }
+
+    fn with(classify: C, idempotent: bool) -> Self {
+        let policies = Policies {
+            clock: Clock::default(),
+            rng: Rng::default(),
+            deadline: None,
+            retry: None,
+            timeout: None,
+            min_time_left: Duration::ZERO,
+            idempotent,
+            observer: None,
+            invalid: None,
+        };
+        Self {
+            policies: Arc::new(policies),
+            classify,
+        }
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Policies)) -> Self {
+        let policies = Arc::make_mut(&mut self.policies);
+        change(policies);
+        policies.invalid = policies.check().err();
+        self
+    }
+}
+
+impl Default for Pipeline {
+    /// [`Pipeline::new`].
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<C: fmt::Debug> fmt::Debug for Pipeline<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("policies", &self.policies)
+            .field("classify", &self.classify)
+            .finish()
+    }
+}
+
+impl Policies {
+    pub(crate) fn budget(&self) -> Option<&Budget> {
+        self.retry.as_ref()?.shared_budget()
+    }
+
+    /// Whether no attempt can follow this one.
+    pub(crate) fn is_last(&self, number: u32) -> bool {
+        !self
+            .retry
+            .as_ref()
+            .is_some_and(|retry| retry.may_follow(number))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.deadline.is_some_and(|length| length.is_zero()) {
+            return Err(ConfigError::new("pipeline.deadline", "must not be zero"));
+        }
+        if self.timeout.is_some_and(|length| length.is_zero()) {
+            return Err(ConfigError::new("pipeline.timeout", "must not be zero"));
+        }
+        self.retry.as_ref().map_or(Ok(()), Retry::check)
+    }
+}
+
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policies")
+            .field("deadline", &self.deadline)
+            .field("retry", &self.retry)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Retry {
+    /// Runs `operation` under this policy alone: a pipeline of one.
+    ///
+    /// Every `Err` counts as a transient failure and the operation as idempotent. For anything
+    /// else, and for many calls, make a [`Pipeline`].
+    ///
+    /// # Errors
+    ///
+    /// The last attempt's own error, whole.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with time enabled, if it has to wait.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Pipeline::run`].
+    pub fn run<F, Fut, T, E>(&self, operation: F) -> Call<Arc<Policies>, Closure<EveryError, F>>
+    where
+        F: FnMut(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let closure = Closure {
+            classify: EveryError,
+            attempt: operation,
+            deadline: None,
+        };
+        Call::new(Pipeline::from(self.clone()).policies, closure)
+    }
+}
+
+impl From<Retry> for Pipeline {
+    /// A pipeline of one.
+    fn from(retry: Retry) -> Self {
+        Self::new().retry(retry)
+    }
+}

@@ -1,0 +1,104 @@
+//! What an attempt is: the one thing the engine knows about doors.
+
+use std::fmt;
+use std::future::{Future, Ready};
+use std::task::{Context, Poll};
+
+use crate::attempt::Attempt;
+use crate::deadline::Deadline;
+use crate::report::Report;
+use crate::verdict::{Classify, Verdict};
+
+/// Something that can be attempted: a closure, or a service and its request.
+///
+/// Doors implement it, the engine drives it; there is nothing in it for users to call.
+pub trait Operation {
+    /// What a good outcome holds.
+    type Value;
+    /// What a bad outcome holds.
+    type Error;
+    /// One attempt.
+    type Attempt: Future<Output = Result<Self::Value, Self::Error>>;
+    /// The clearing away of a rejected value.
+    type Discard: Future<Output = ()>;
+
+    /// Whether an attempt can begin. Asked before every attempt.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
+
+    /// Begins an attempt. None follows a `last` one, so it may take what the others copied.
+    fn begin(&mut self, attempt: Attempt, last: bool) -> Self::Attempt;
+
+    /// What an outcome means.
+    fn classify(&self, outcome: Result<&Self::Value, &Self::Error>) -> Verdict;
+
+    /// Whether the operation itself knows if it may be repeated.
+    fn is_idempotent(&self) -> Option<bool>;
+
+    /// Whether another attempt can send what the first one sent.
+    fn is_replayable(&self) -> bool;
+
+    /// The caller's own deadline for this call.
+    fn deadline(&self) -> Option<Deadline>;
+
+    /// Clears a rejected value away, such as by reading the rest of a response.
+    fn discard(&mut self, value: Self::Value) -> Self::Discard;
+
+    /// Attaches the report to a value on its way to the caller.
+    fn attach(&self, value: &mut Self::Value, report: Report);
+}
+
+/// A closure that makes attempts.
+#[derive(Clone)]
+pub struct Closure<C, F> {
+    pub(crate) classify: C,
+    pub(crate) attempt: F,
+    pub(crate) deadline: Option<Deadline>,
+}
+
+impl<C, F, Fut, T, E> Operation for Closure<C, F>
+where
+    C: Classify<T, E>,
+    F: FnMut(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    type Value = T;
+    type Error = E;
+    type Attempt = Fut;
+    type Discard = Ready<()>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), E>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn begin(&mut self, attempt: Attempt, _last: bool) -> Fut {
+        (self.attempt)(attempt)
+    }
+
+    fn classify(&self, outcome: Result<&T, &E>) -> Verdict {
+        self.classify.classify(outcome)
+    }
+
+    fn is_idempotent(&self) -> Option<bool> {
+        None
+    }
+
+    fn is_replayable(&self) -> bool {
+        true
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.deadline
+    }
+
+    fn discard(&mut self, _: T) -> Ready<()> {
+        std::future::ready(())
+    }
+
+    fn attach(&self, _: &mut T, _: Report) {}
+}
+
+impl<C, F> fmt::Debug for Closure<C, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Closure<{}>", std::any::type_name::<F>())
+    }
+}
