@@ -1,0 +1,316 @@
+//! [`Http`]: everything the engine has to know of HTTP.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
+
+use super::{
+    Drain, Idempotent, classify_error, is_idempotent, provably_not_sent, replay, server_hint,
+    status_verdict,
+};
+use crate::attempt::Attempt;
+use crate::deadline::Deadline;
+use crate::pipeline::Protocol;
+use crate::report::Report;
+use crate::verdict::{Classify, Kind, Processed, Verdict};
+
+/// Knows HTTP requests, responses and client errors.
+///
+/// Classifies every response by its status and headers and every error by its chain of sources;
+/// see the [module](super) for the tables. Clones are cheap.
+///
+/// # Examples
+///
+/// ```
+/// use evenkeel::Pipeline;
+/// use evenkeel::http::Http;
+/// use evenkeel::verdict::Kind;
+/// use http::StatusCode;
+///
+/// // This service answers 409 while a deploy holds its lock.
+/// let http = Http::new().treat(StatusCode::CONFLICT, Kind::Transient);
+/// let pipeline = Pipeline::http().classify(http);
+/// # let _ = pipeline;
+/// ```
+#[derive(Clone, Default)]
+pub struct Http {
+    /// `None`: all as it comes, and nothing to count when cloned.
+    settings: Option<Arc<Settings>>,
+}
+
+#[derive(Clone, Default)]
+struct Settings {
+    statuses: Vec<(StatusCode, Kind)>,
+    adjust: Option<Adjust>,
+    errors: Vec<AsError>,
+    deadline_header: Option<HeaderName>,
+}
+
+type Adjust = Arc<dyn Fn(StatusCode, &HeaderMap, Verdict) -> Verdict + Send + Sync>;
+
+/// Sees an error in a value, if the value is of the type it was made for.
+type AsError = fn(&dyn Any) -> Option<&(dyn StdError + 'static)>;
+
+impl Http {
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { settings: None }
+    }
+
+    /// Gives a status another kind than the default.
+    #[must_use]
+    pub fn treat(self, status: StatusCode, kind: Kind) -> Self {
+        self.change(|it| {
+            it.statuses.retain(|(known, _)| *known != status);
+            it.statuses.push((status, kind));
+        })
+    }
+
+    /// Looks at each verdict on a response once more, with its status and headers.
+    #[must_use]
+    pub fn adjust<F>(self, adjust: F) -> Self
+    where
+        F: Fn(StatusCode, &HeaderMap, Verdict) -> Verdict + Send + Sync + 'static,
+    {
+        self.change(|it| it.adjust = Some(Arc::new(adjust)))
+    }
+
+    /// Reads errors of type `E` by their chain of sources.
+    ///
+    /// Known without asking: [`io::Error`], `Box<dyn Error + Send + Sync>`, and with their
+    /// features the errors of hyper, hyper-util and reqwest. Errors of other types are transient
+    /// and may have been processed.
+    #[must_use]
+    pub fn errors<E: StdError + 'static>(self) -> Self {
+        self.change(|it| {
+            it.errors
+                .push(|any| any.downcast_ref::<E>().map(|e| e as _));
+        })
+    }
+
+    /// Sends the time left to the deadline, in whole milliseconds, in this header of every
+    /// attempt, so that the server can give up when the caller has. Default: not sent.
+    #[must_use]
+    pub fn deadline_header(self, name: HeaderName) -> Self {
+        self.change(|it| it.deadline_header = Some(name))
+    }
+
+    /// What a response means.
+    pub fn response(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
+        let verdict = self.by_default(status, headers);
+        match self.settings.as_ref().and_then(|it| it.adjust.as_ref()) {
+            Some(adjust) => adjust(status, headers, verdict),
+            None => verdict,
+        }
+    }
+
+    /// What an error means.
+    pub fn error<E: 'static>(&self, error: &E) -> Verdict {
+        let any: &dyn Any = error;
+        let registered = self.settings.iter().flat_map(|it| &it.errors);
+        let error = registered
+            .chain(KNOWN_ERRORS)
+            .find_map(|as_error| as_error(any));
+        error.map_or_else(Verdict::transient, classify_error)
+    }
+
+    fn by_default(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
+        let mut verdict = status_verdict(status);
+        if let Some(settings) = &self.settings {
+            let treated = settings.statuses.iter().find(|(known, _)| *known == status);
+            if let Some((_, kind)) = treated {
+                verdict = Verdict::new(*kind).label(verdict.error_type());
+            }
+        }
+        if !verdict.kind().is_retryable() {
+            return verdict;
+        }
+        if verdict.was_processed() == Processed::Maybe && provably_not_sent(status, headers) {
+            verdict = verdict.processed(Processed::No);
+        }
+        match server_hint(status, headers) {
+            Some(hint) => verdict.hint(hint),
+            None => verdict,
+        }
+    }
+
+    pub(crate) fn header_of(&self, attempt: &Attempt) -> Option<(HeaderName, HeaderValue)> {
+        let name = self.settings.as_ref()?.deadline_header.clone()?;
+        Some((name, milliseconds(attempt.time_left()?)))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(self.settings.get_or_insert_default()));
+        self
+    }
+}
+
+impl<B, E: 'static> Classify<Response<B>, E> for Http {
+    fn classify(&self, outcome: Result<&Response<B>, &E>) -> Verdict {
+        match outcome {
+            Ok(response) => self.response(response.status(), response.headers()),
+            Err(error) => self.error(error),
+        }
+    }
+}
+
+impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
+    type Discard = Drain<R>;
+
+    fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
+        replay::is_replayable(request.extensions()).then(|| request.clone())
+    }
+
+    fn is_replayable(&self, request: &Request<B>) -> bool {
+        replay::is_replayable(request.extensions())
+    }
+
+    fn is_idempotent(&self, request: &Request<B>) -> Option<bool> {
+        let marker = request.extensions().get::<Idempotent>();
+        let by_method = || is_idempotent(request.method(), request.headers());
+        Some(marker.map_or_else(by_method, |marker| marker.0))
+    }
+
+    fn deadline(&self, request: &Request<B>) -> Option<Deadline> {
+        request.extensions().get().copied()
+    }
+
+    fn prepare(&self, request: &mut Request<B>, attempt: &Attempt) {
+        if let Some((name, value)) = self.header_of(attempt) {
+            request.headers_mut().insert(name, value);
+        }
+    }
+
+    fn discard(&self, response: Response<R>) -> Drain<R> {
+        Drain::new(response.into_body(), DRAIN_LIMIT)
+    }
+
+    fn attach(&self, response: &mut Response<R>, report: Report) {
+        response.extensions_mut().insert(report);
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Http");
+        if let Some(settings) = &self.settings {
+            out.field("statuses", &settings.statuses)
+                .field("deadline_header", &settings.deadline_header);
+        }
+        out.finish_non_exhaustive()
+    }
+}
+
+fn milliseconds(left: Duration) -> HeaderValue {
+    // Rounded down: nobody is told that there is more time than there is.
+    HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+}
+
+const KNOWN_ERRORS: &[AsError] = &[
+    |any| any.downcast_ref::<io::Error>().map(|e| e as _),
+    |any| {
+        let boxed = any.downcast_ref::<Box<dyn StdError + Send + Sync>>();
+        boxed.map(|e| &**e as _)
+    },
+    #[cfg(feature = "hyper-util")]
+    |any| any.downcast_ref::<hyper::Error>().map(|e| e as _),
+    #[cfg(feature = "hyper-util")]
+    |any| {
+        let error = any.downcast_ref::<hyper_util::client::legacy::Error>();
+        error.map(|e| e as _)
+    },
+    #[cfg(feature = "reqwest")]
+    |any| any.downcast_ref::<reqwest::Error>().map(|e| e as _),
+    #[cfg(feature = "reqwest-middleware")]
+    |any| match any.downcast_ref::<reqwest_middleware::Error>()? {
+        // Both are transparent: their own chain leaves them out.
+        reqwest_middleware::Error::Middleware(error) => Some(&**error),
+        reqwest_middleware::Error::Reqwest(error) => Some(error),
+    },
+];
+
+/// More than any error page that is worth a connection.
+pub(crate) const DRAIN_LIMIT: u64 = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::{Hint, Label};
+
+    fn headers(name: &'static str, value: &'static str) -> HeaderMap {
+        let value = HeaderValue::from_static(value);
+        HeaderMap::from_iter([(HeaderName::from_static(name), value)])
+    }
+
+    #[test]
+    fn a_503_and_a_504_are_told_apart() {
+        let none = HeaderMap::new();
+        let unavailable = Http::new().response(StatusCode::SERVICE_UNAVAILABLE, &none);
+        let timeout = Http::new().response(StatusCode::GATEWAY_TIMEOUT, &none);
+        assert_eq!(unavailable.kind(), Kind::Overloaded);
+        assert_eq!(timeout.kind(), Kind::Transient);
+        assert_eq!(unavailable.error_type(), Label::Status(503));
+        assert_eq!(timeout.error_type(), Label::Status(504));
+    }
+
+    #[test]
+    fn a_503_alone_proves_nothing_and_with_evidence_it_does() {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let bare = Http::new().response(status, &HeaderMap::new());
+        assert_eq!(bare.was_processed(), Processed::Maybe);
+        let refused = headers("proxy-status", "edge; error=connection_refused");
+        let proven = Http::new().response(status, &refused);
+        assert_eq!(proven.was_processed(), Processed::No);
+    }
+
+    #[test]
+    fn a_hint_counts_only_on_what_may_be_retried() {
+        let hint = headers("retry-after", "7");
+        let of = |status| Http::new().response(status, &hint).server_hint();
+        let seven = Some(Hint::After(Duration::from_secs(7)));
+        assert_eq!(of(StatusCode::SERVICE_UNAVAILABLE), seven);
+        assert_eq!(of(StatusCode::TOO_MANY_REQUESTS), seven);
+        assert_eq!(of(StatusCode::OK), None);
+        assert_eq!(of(StatusCode::NOT_IMPLEMENTED), None);
+    }
+
+    #[test]
+    fn a_status_can_be_treated_as_another_kind() {
+        let http = Http::new()
+            .treat(StatusCode::CONFLICT, Kind::Transient)
+            .treat(StatusCode::INTERNAL_SERVER_ERROR, Kind::TargetFault);
+        let none = HeaderMap::new();
+        assert!(http.response(StatusCode::CONFLICT, &none).is_retryable());
+        assert!(
+            !http
+                .response(StatusCode::INTERNAL_SERVER_ERROR, &none)
+                .is_retryable()
+        );
+        assert!(http.response(StatusCode::BAD_GATEWAY, &none).is_retryable());
+    }
+
+    #[test]
+    fn errors_behind_a_box_or_of_a_registered_type_are_read() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("mine")]
+        struct Mine(#[source] io::Error);
+
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let boxed: Box<dyn StdError + Send + Sync> = Box::new(Mine(refused()));
+        let http = Http::new();
+        assert_eq!(http.error(&boxed).was_processed(), Processed::No);
+        assert_eq!(
+            http.error(&Mine(refused())).was_processed(),
+            Processed::Maybe
+        );
+        let http = http.errors::<Mine>();
+        assert_eq!(http.error(&Mine(refused())).was_processed(), Processed::No);
+    }
+}

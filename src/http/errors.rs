@@ -1,0 +1,219 @@
+//! What a client's error means.
+//!
+//! Whether a request may have been processed is read from the types and kinds in an error's chain
+//! of sources, never from its text: texts change between versions and can hold anything.
+
+use std::error::Error as StdError;
+use std::io;
+
+use crate::verdict::{Kind, Label, Processed, Verdict};
+
+/// What an error of an HTTP client means, read from its chain of sources.
+///
+/// Understands [`io::Error`], and with the features `hyper-util` and `reqwest` the errors of hyper,
+/// hyper-util, h2 and reqwest. The first error in the chain that tells more than its source decides.
+/// An error that nobody understands is transient and may have been processed.
+///
+/// | what happened | label | kind | processed |
+/// |---|---|---|---|
+/// | connection refused, unreachable, or timed out while connecting | `connect` | transient | no |
+/// | the name did not resolve | `dns` | transient | no |
+/// | TLS could not be agreed on | `tls` | the target's fault | no |
+/// | HTTP/2 `REFUSED_STREAM`, or a `GOAWAY` that left the request out | `refused_stream`, `goaway` | transient | no |
+/// | cancelled before it was written | `canceled` | transient | no |
+/// | reset or closed before an answer began | `reset` | transient | maybe |
+/// | timed out after it was sent | `timeout` | transient | maybe |
+/// | broken off after the answer began | `body` | transient | yes |
+/// | the request itself is malformed | `request` | the request's fault | no |
+///
+/// # Examples
+///
+/// ```
+/// use evenkeel::http::classify_error;
+/// use evenkeel::verdict::Processed;
+/// use std::io::{Error, ErrorKind};
+///
+/// let refused = Error::from(ErrorKind::ConnectionRefused);
+/// assert_eq!(classify_error(&refused).was_processed(), Processed::No);
+/// let reset = Error::from(ErrorKind::ConnectionReset);
+/// assert_eq!(classify_error(&reset).was_processed(), Processed::Maybe);
+/// ```
+pub fn classify_error(error: &(dyn StdError + 'static)) -> Verdict {
+    chain(error)
+        .find_map(read_one)
+        .unwrap_or_else(Verdict::transient)
+}
+
+/// What one link of the chain says by itself.
+fn read_one(error: &(dyn StdError + 'static)) -> Option<Verdict> {
+    #[cfg(feature = "reqwest")]
+    if let Some(verdict) = crate::client::reqwest::read_error(error) {
+        return Some(verdict);
+    }
+    #[cfg(feature = "hyper-util")]
+    if let Some(verdict) = crate::client::hyper_util::read_error(error) {
+        return Some(verdict);
+    }
+    error.downcast_ref::<io::Error>().and_then(read_io)
+}
+
+/// An I/O error outside any phase that a client named.
+fn read_io(error: &io::Error) -> Option<Verdict> {
+    use io::ErrorKind as K;
+    let verdict = match error.kind() {
+        // Only connecting can be refused.
+        K::ConnectionRefused => not_connected(),
+        K::BrokenPipe
+        | K::ConnectionAborted
+        | K::ConnectionReset
+        | K::NotConnected
+        | K::UnexpectedEof => maybe("reset"),
+        K::HostUnreachable | K::NetworkDown | K::NetworkUnreachable => maybe("unreachable"),
+        K::TimedOut => maybe("timeout"),
+        _ => return None,
+    };
+    Some(verdict)
+}
+
+/// What went wrong before there was a connection. Whatever it was, nothing was sent.
+#[cfg_attr(not(feature = "hyper-util"), allow(dead_code))]
+pub(crate) fn connect_verdict(error: &(dyn StdError + 'static)) -> Verdict {
+    use io::ErrorKind as K;
+    let mut io_errors = chain(error).filter_map(|link| link.downcast_ref::<io::Error>());
+    let Some(io) = io_errors.next() else {
+        return not_connected();
+    };
+    match io.kind() {
+        // What rustls and native-tls wrap their alerts and refusals in.
+        K::InvalidData => Verdict::new(Kind::TargetFault)
+            .processed(Processed::No)
+            .label(Label::Name("tls")),
+        K::AddrNotAvailable
+        | K::BrokenPipe
+        | K::ConnectionAborted
+        | K::ConnectionRefused
+        | K::ConnectionReset
+        | K::HostUnreachable
+        | K::NetworkDown
+        | K::NetworkUnreachable
+        | K::NotConnected
+        | K::PermissionDenied
+        | K::TimedOut
+        | K::UnexpectedEof => not_connected(),
+        // A failed look-up comes without an operating system's code and in no kind that has a
+        // name; every failure of the socket itself has both.
+        _ if io.raw_os_error().is_none() => unprocessed("dns"),
+        _ => not_connected(),
+    }
+}
+
+/// An error and all its sources. Bounded: a chain that loops doesn't hang us.
+pub(crate) fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |link| inner(*link)).take(MAX_LINKS)
+}
+
+/// The next link. An `io::Error` that wraps another error names that one's source as its own, so
+/// the wrapped error itself has to be asked for.
+fn inner<'a>(link: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match link
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
+        Some(wrapped) => Some(wrapped),
+        None => link.source(),
+    }
+}
+
+pub(crate) const fn unprocessed(label: &'static str) -> Verdict {
+    Verdict::transient()
+        .processed(Processed::No)
+        .label(Label::Name(label))
+}
+
+pub(crate) const fn maybe(label: &'static str) -> Verdict {
+    Verdict::transient().label(Label::Name(label))
+}
+
+const fn not_connected() -> Verdict {
+    unprocessed("connect")
+}
+
+/// Longer than any client's, and an end for chains that have none.
+const MAX_LINKS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("says: connection refused, refused stream, not sent")]
+    struct Wrapper(#[source] io::Error);
+
+    fn of(kind: io::ErrorKind) -> Verdict {
+        classify_error(&io::Error::from(kind))
+    }
+
+    #[test]
+    fn what_an_error_says_in_words_counts_for_nothing() {
+        let error = Wrapper(io::Error::other("connection refused"));
+        assert_eq!(classify_error(&error), Verdict::transient());
+    }
+
+    #[test]
+    fn a_kind_deep_in_the_chain_counts() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = io::Error::other(Wrapper(refused));
+        assert_eq!(classify_error(&error).was_processed(), Processed::No);
+    }
+
+    #[test]
+    fn only_a_refused_connection_is_proof_without_a_phase() {
+        use io::ErrorKind as K;
+        assert_eq!(of(K::ConnectionRefused).was_processed(), Processed::No);
+        for kind in [
+            K::ConnectionReset,
+            K::TimedOut,
+            K::UnexpectedEof,
+            K::HostUnreachable,
+        ] {
+            assert_eq!(of(kind).was_processed(), Processed::Maybe, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_fails_while_connecting_was_not_sent() {
+        use io::ErrorKind as K;
+        let all = [
+            K::ConnectionReset,
+            K::TimedOut,
+            K::InvalidData,
+            K::Other,
+            K::Interrupted,
+        ];
+        for kind in all {
+            let verdict = connect_verdict(&io::Error::from(kind));
+            assert_eq!(verdict.was_processed(), Processed::No, "{kind:?}");
+        }
+        let tls = connect_verdict(&io::Error::new(K::InvalidData, "bad certificate"));
+        assert!(!tls.is_retryable());
+    }
+
+    #[test]
+    fn a_chain_without_end_ends() {
+        #[derive(Debug)]
+        struct Forever;
+        impl std::fmt::Display for Forever {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("forever")
+            }
+        }
+        impl StdError for Forever {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                Some(self)
+            }
+        }
+        assert_eq!(classify_error(&Forever), Verdict::transient());
+    }
+}

@@ -1,0 +1,57 @@
+//! What HTTP requests and responses mean to a client that may try again.
+//!
+//! Nothing here knows a particular client: only the types of the `http` and `http-body` crates.
+//!
+//! # What is retried
+//!
+//! | status | kind | may it have been processed? |
+//! |---|---|---|
+//! | 408, 500, 502, 504, 520, 522, 524, 527 | transient | maybe |
+//! | 421, 425, 521, 523 | transient | no |
+//! | 429 | rate-limited | maybe |
+//! | 503, 529 | overloaded | maybe; no, with evidence |
+//! | other 4xx | the request's own fault | |
+//! | 501, 505, 511, 525, 526, other 5xx | the target's fault | |
+//!
+//! A 503 says that the service is *temporarily unavailable*: most servers send it instead of
+//! beginning to work, but nothing makes them, so alone it proves nothing. A 504 says that a
+//! gateway *gave up waiting*: the work may well have been done. Both are repeated for idempotent
+//! requests; others go again only where it is proven that they were not processed: the connection
+//! was never made, the stream was refused, or a known header says so (see [`provably_not_sent`]).
+//!
+//! Idempotent are GET, HEAD, OPTIONS, TRACE, PUT, DELETE, QUERY, and anything with an
+//! `Idempotency-Key` (see [`is_idempotent`]); an [`Idempotent`] in the request's extensions
+//! overrules both.
+//!
+//! # Sending a request twice
+//!
+//! A request is copied before each attempt but the last, so its body has to be `Clone`, as
+//! `Full<Bytes>`, `Empty` and `String` are. [`Replay`] makes any other body so, by keeping what was
+//! sent, up to a cap.
+//!
+//! # Rejected responses
+//!
+//! The body of a response that is not given to the caller is read, up to 16 KiB and for no longer
+//! than 50 ms, so that the connection can be used again.
+
+mod classifier;
+mod drain;
+pub(crate) mod errors;
+mod evidence;
+mod hints;
+mod idempotency;
+mod replay;
+mod retry_after;
+mod status;
+
+#[cfg(feature = "reqwest")]
+pub(crate) use classifier::DRAIN_LIMIT;
+pub use classifier::Http;
+pub use drain::Drain;
+pub use errors::classify_error;
+pub use evidence::provably_not_sent;
+pub use hints::server_hint;
+pub use idempotency::{Idempotent, is_idempotent};
+pub use replay::Replay;
+pub use retry_after::{LONGEST_HINT, retry_after};
+pub use status::status_verdict;
