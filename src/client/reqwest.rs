@@ -1,0 +1,230 @@
+//! The door for reqwest, and what its errors mean.
+//!
+//! [`SendWith`] sends a `RequestBuilder` through a pipeline. A `reqwest::Client` is a tower service
+//! as well, so `ServiceBuilder::new().layer(Pipeline::http()).service(client)` works too.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use ::reqwest::{Body, Client, Error as ClientError, Request, RequestBuilder, Response};
+use pin_project_lite::pin_project;
+
+use crate::attempt::Attempt;
+use crate::deadline::Deadline;
+use crate::error::{Cause, Error};
+use crate::http::errors::{chain, connect_verdict, maybe, unprocessed};
+use crate::http::{Drain, Http, is_idempotent, status_verdict};
+use crate::pipeline::{Call, Pipeline, Policies, Protocol};
+use crate::report::Report;
+use crate::tower::Exchange;
+use crate::verdict::{Classify, Kind, Label, Processed, Verdict};
+
+/// Sends a reqwest request through a pipeline.
+///
+/// # Examples
+///
+/// ```
+/// use evenkeel::Pipeline;
+/// use evenkeel::client::reqwest::SendWith;
+///
+/// # async fn order(client: reqwest::Client, url: &str) -> Result<(), evenkeel::Error<reqwest::Error>> {
+/// let pipeline = Pipeline::http();
+/// let response = client.get(url).send_with(&pipeline).await?;
+/// # let _ = response;
+/// # Ok(())
+/// # }
+/// ```
+pub trait SendWith {
+    /// Builds the request and sends it under the pipeline's policies.
+    ///
+    /// Requests with a body that reqwest can't clone, such as a stream, are sent once.
+    ///
+    /// # Errors
+    ///
+    /// The last attempt's own `reqwest::Error`, unchanged, or which policy ended the call. A
+    /// request that can't be built is the former, with zero attempts.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Pipeline::run`].
+    fn send_with<C>(self, pipeline: &Pipeline<C>) -> Sending<'_, C>
+    where
+        C: Classify<Response, ClientError> + Protocol<Request, Response>;
+}
+
+impl SendWith for RequestBuilder {
+    fn send_with<C>(self, pipeline: &Pipeline<C>) -> Sending<'_, C>
+    where
+        C: Classify<Response, ClientError> + Protocol<Request, Response>,
+    {
+        let (client, request) = self.build_split();
+        match request {
+            Ok(request) => {
+                let exchange = Exchange::new(client, request, &pipeline.classify);
+                let call = Some(Call::new(&*pipeline.policies, exchange));
+                let unbuilt = None;
+                Sending { call, unbuilt }
+            }
+            Err(error) => Sending {
+                call: None,
+                unbuilt: Some(error),
+            },
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`SendWith::send_with`].
+    #[must_use = "futures do nothing unless you .await or poll them"]
+    pub struct Sending<'a, C>
+    where
+        C: Classify<Response, ClientError>,
+        C: Protocol<Request, Response>,
+    {
+        #[pin]
+        call: Option<Call<&'a Policies, Exchange<Client, Request, &'a C>>>,
+        unbuilt: Option<ClientError>,
+    }
+}
+
+impl<C> Sending<'_, C>
+where
+    C: Classify<Response, ClientError> + Protocol<Request, Response>,
+{
+    /// Replaces the pipeline's deadline for this call.
+    pub fn until(self, deadline: Deadline) -> Self {
+        self.change(|exchange| exchange.deadline = Some(deadline))
+    }
+
+    /// Says whether this request may be repeated though the first may have been acted on,
+    /// whatever its method.
+    pub fn idempotent(self, idempotent: bool) -> Self {
+        self.change(|exchange| exchange.idempotent = Some(idempotent))
+    }
+
+    fn change<F>(mut self, change: F) -> Self
+    where
+        F: FnOnce(&mut Exchange<Client, Request, &C>),
+    {
+        if let Some(call) = &mut self.call {
+            change(call.operation_mut());
+        }
+        self
+    }
+}
+
+impl<C> Future for Sending<'_, C>
+where
+    C: Classify<Response, ClientError> + Protocol<Request, Response>,
+{
+    type Output = Result<Response, Error<ClientError>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Some(call) = this.call.as_pin_mut() {
+            return call.poll(cx);
+        }
+        let error = this.unbuilt.take();
+        let error = error.expect("a future isn't polled after it is ready");
+        let error = Error::new(Cause::Operation(error), Report::new());
+        Poll::Ready(Err(error))
+    }
+}
+
+impl<C> fmt::Debug for Sending<'_, C>
+where
+    C: Classify<Response, ClientError> + Protocol<Request, Response>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sending").finish_non_exhaustive()
+    }
+}
+
+impl<E: 'static> Classify<Response, E> for Http {
+    fn classify(&self, outcome: Result<&Response, &E>) -> Verdict {
+        match outcome {
+            Ok(response) => self.response(response.status(), response.headers()),
+            Err(error) => self.error(error),
+        }
+    }
+}
+
+impl Protocol<Request, Response> for Http {
+    type Discard = Drain<Body>;
+
+    fn copy(&self, request: &Request) -> Option<Request> {
+        request.try_clone()
+    }
+
+    fn is_replayable(&self, _: &Request) -> bool {
+        true
+    }
+
+    fn is_idempotent(&self, request: &Request) -> Option<bool> {
+        Some(is_idempotent(request.method(), request.headers()))
+    }
+
+    fn deadline(&self, _: &Request) -> Option<Deadline> {
+        None
+    }
+
+    fn prepare(&self, request: &mut Request, attempt: &Attempt) {
+        if let Some((name, value)) = self.header_of(attempt) {
+            request.headers_mut().insert(name, value);
+        }
+    }
+
+    fn discard(&self, response: Response) -> Drain<Body> {
+        let body = ::http::Response::<Body>::from(response).into_body();
+        Drain::new(body, crate::http::DRAIN_LIMIT)
+    }
+
+    fn attach(&self, response: &mut Response, report: Report) {
+        response.extensions_mut().insert(report);
+    }
+}
+
+/// What a link of a chain of errors says, if it is reqwest's.
+pub(crate) fn read_error(error: &(dyn StdError + 'static)) -> Option<Verdict> {
+    let client = error.downcast_ref::<ClientError>()?;
+    if client.is_builder() {
+        let verdict = Verdict::new(Kind::RequestFault).processed(Processed::No);
+        return Some(verdict.label(Label::Name("request")));
+    }
+    if client.is_redirect() {
+        // Too many of them, or a loop: the next attempt walks the same way.
+        return Some(Verdict::new(Kind::TargetFault).label(Label::Name("redirect")));
+    }
+    if let Some(status) = client.status() {
+        return Some(status_verdict(status));
+    }
+    if client.is_body() || client.is_decode() {
+        return Some(read_body(client));
+    }
+    if client.is_dns() {
+        return Some(unprocessed("dns"));
+    }
+    if client.is_connect() {
+        return Some(connect_verdict(error));
+    }
+    // Not connecting, so it may have been sent.
+    client.is_timeout().then(|| maybe("timeout"))
+}
+
+/// The answer had begun.
+fn read_body(error: &ClientError) -> Verdict {
+    let broke_off = chain(error).skip(1).any(|link| {
+        link.is::<std::io::Error>() || link.is::<hyper::Error>() || link.is::<h2::Error>()
+    });
+    let kind = if broke_off || error.is_timeout() {
+        Kind::Transient
+    } else {
+        // It came whole and isn't what it says it is.
+        Kind::TargetFault
+    };
+    let verdict = Verdict::new(kind).processed(Processed::Yes);
+    verdict.label(Label::Name("body"))
+}

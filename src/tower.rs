@@ -1,0 +1,259 @@
+//! The tower door: a pipeline is a [`Layer`], and its [`Guarded`] services are `Service`s.
+//!
+//! No decision is made here; the engine makes them all.
+
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Request;
+use http_body::Body;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::attempt::Attempt;
+use crate::deadline::Deadline;
+use crate::error::{Cause, Error};
+use crate::http::Replay;
+use crate::pipeline::{Call, Operation, Pipeline, Policies, Protocol};
+use crate::report::Report;
+use crate::retry::Retry;
+use crate::verdict::{Classify, EveryError, Verdict};
+
+/// A service under a pipeline's policies.
+///
+/// The inner service is asked for readiness before every attempt, and the instance that was asked
+/// is the one that is called; between attempts it holds no readiness, and so no permit of a
+/// `ConcurrencyLimit` and no place in a `Buffer`.
+///
+/// # Examples
+///
+/// ```
+/// use evenkeel::{Pipeline, Retry};
+/// use std::time::Duration;
+/// use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let flaky = service_fn(|n: u32| async move { if n > 1 { Err("too large") } else { Ok(n) } });
+/// let pipeline = Pipeline::new().retry(Retry::constant(Duration::ZERO));
+/// let mut service = ServiceBuilder::new().layer(pipeline).service(flaky);
+/// assert_eq!(service.ready().await.unwrap().call(1).await, Ok(1));
+/// assert_eq!(service.ready().await.unwrap().call(2).await.unwrap_err().attempts(), 3);
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Guarded<S, C = EveryError> {
+    inner: S,
+    policies: Arc<Policies>,
+    classify: C,
+}
+
+impl<S, C: Clone> Layer<S> for Pipeline<C> {
+    type Service = Guarded<S, C>;
+
+    fn layer(&self, inner: S) -> Guarded<S, C> {
+        Guarded {
+            inner,
+            policies: Arc::clone(&self.policies),
+            classify: self.classify.clone(),
+        }
+    }
+}
+
+impl<S> Layer<S> for Retry {
+    type Service = Guarded<S>;
+
+    /// A pipeline of one.
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Pipeline::from(self.clone()).layer(inner)
+    }
+}
+
+impl<S, C, Q> Service<Q> for Guarded<S, C>
+where
+    S: Service<Q> + Clone,
+    C: Classify<S::Response, S::Error> + Protocol<Q, S::Response> + Clone,
+{
+    type Response = S::Response;
+    type Error = Error<S::Error>;
+    type Future = ResponseFuture<S, Q, C>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let ready = self.inner.poll_ready(cx);
+        ready.map_err(|error| Error::new(Cause::Operation(error), Report::new()))
+    }
+
+    fn call(&mut self, request: Q) -> Self::Future {
+        // The instance that was made ready is the one to call; the clone isn't ready.
+        let next = self.inner.clone();
+        let ready = mem::replace(&mut self.inner, next);
+        let mut exchange = Exchange::new(ready, request, self.classify.clone());
+        exchange.is_ready = true;
+        Call::new(Arc::clone(&self.policies), exchange)
+    }
+}
+
+impl<S, C> fmt::Debug for Guarded<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded")
+            .field("inner", &format_args!("{}", std::any::type_name::<S>()))
+            .field("policies", &self.policies)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The future of [`Guarded`].
+pub type ResponseFuture<S, Q, C> = Call<Arc<Policies>, Exchange<S, Q, C>>;
+
+/// A service and the request to make of it.
+pub struct Exchange<S, Q, C> {
+    service: S,
+    /// The service was made ready by whoever made the exchange.
+    is_ready: bool,
+    protocol: C,
+    /// What attempts are copied from. Gone once it was sent itself.
+    request: Option<Q>,
+    pub(crate) idempotent: Option<bool>,
+    pub(crate) deadline: Option<Deadline>,
+}
+
+impl<S, Q, C> Exchange<S, Q, C> {
+    pub(crate) fn new(service: S, request: Q, protocol: C) -> Self
+    where
+        S: Service<Q>,
+        C: Protocol<Q, S::Response>,
+    {
+        Self {
+            idempotent: protocol.is_idempotent(&request),
+            deadline: protocol.deadline(&request),
+            service,
+            is_ready: false,
+            protocol,
+            request: Some(request),
+        }
+    }
+}
+
+impl<S, Q, C> Operation for Exchange<S, Q, C>
+where
+    S: Service<Q>,
+    C: Classify<S::Response, S::Error> + Protocol<Q, S::Response>,
+{
+    type Value = S::Response;
+    type Error = S::Error;
+    type Attempt = S::Future;
+    type Discard = C::Discard;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if mem::take(&mut self.is_ready) {
+            return Poll::Ready(Ok(()));
+        }
+        self.service.poll_ready(cx)
+    }
+
+    fn begin(&mut self, attempt: Attempt, last: bool) -> S::Future {
+        let copy = self.request.as_ref().filter(|_| !last);
+        let copy = copy.and_then(|request| self.protocol.copy(request));
+        let request = copy.or_else(|| self.request.take());
+        let mut request = request.expect("what can't be sent again isn't begun again");
+        self.protocol.prepare(&mut request, &attempt);
+        self.service.call(request)
+    }
+
+    fn classify(&self, outcome: Result<&S::Response, &S::Error>) -> Verdict {
+        self.protocol.classify(outcome)
+    }
+
+    fn is_idempotent(&self) -> Option<bool> {
+        self.idempotent
+    }
+
+    fn is_replayable(&self) -> bool {
+        let request = self.request.as_ref();
+        request.is_some_and(|request| self.protocol.is_replayable(request))
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.deadline
+    }
+
+    fn discard(&mut self, response: S::Response) -> C::Discard {
+        self.protocol.discard(response)
+    }
+
+    fn attach(&self, response: &mut S::Response, report: Report) {
+        self.protocol.attach(response, report);
+    }
+}
+
+impl<S, Q, C> fmt::Debug for Exchange<S, Q, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").finish_non_exhaustive()
+    }
+}
+
+/// Makes request bodies replayable that can't be cloned; see [`Replay`].
+///
+/// Belongs outside the pipeline: `ServiceBuilder::new().layer(ReplayLayer::new())
+/// .layer(Pipeline::http()).service(client)`, where the client takes `Request<Replay<B>>`.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a layer does nothing until it wraps a service"]
+pub struct ReplayLayer {
+    limit: usize,
+}
+
+impl ReplayLayer {
+    /// Keeps bodies up to 64 KiB.
+    pub const fn new() -> Self {
+        Self {
+            limit: Replay::<()>::DEFAULT_LIMIT,
+        }
+    }
+
+    /// Keeps bodies up to so many bytes, inclusive. Longer ones are sent once.
+    pub const fn limit(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
+        self
+    }
+}
+
+impl Default for ReplayLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for ReplayLayer {
+    type Service = Replaying<S>;
+
+    fn layer(&self, inner: S) -> Replaying<S> {
+        let limit = self.limit;
+        Replaying { inner, limit }
+    }
+}
+
+/// A service whose requests' bodies are made replayable; see [`ReplayLayer`].
+#[derive(Clone, Copy, Debug)]
+pub struct Replaying<S> {
+    inner: S,
+    limit: usize,
+}
+
+impl<S, B> Service<Request<B>> for Replaying<S>
+where
+    S: Service<Request<Replay<B>>>,
+    B: Body,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> S::Future {
+        self.inner.call(Replay::wrap(request, self.limit))
+    }
+}
