@@ -122,6 +122,8 @@ pub enum Why {
     Deadline,
     /// The time given to read the rest of a rejected response.
     Drain,
+    /// The service asked for quiet; see [`hold`](crate::hold).
+    Held,
     /// Somebody's own sleep, not a policy's.
     Other,
     /// The server asked for this delay before the next attempt.
@@ -129,10 +131,10 @@ pub enum Why {
 }
 
 impl Why {
-    /// Whether this is a wait between attempts, not a limit on something that runs.
+    /// Whether this is a wait before an attempt, not a limit on something that runs.
     #[must_use]
     pub const fn is_wait(self) -> bool {
-        matches!(self, Self::Backoff | Self::ServerHint)
+        matches!(self, Self::Backoff | Self::Held | Self::ServerHint)
     }
 }
 

@@ -110,6 +110,7 @@ impl<E> Error<E> {
             Cause::Config(error) => Cause::Config(error),
             Cause::Elapsed(elapsed) => Cause::Elapsed(elapsed),
             Cause::Operation(error) => Cause::Operation(f(error)),
+            Cause::Rejected(rejected) => Cause::Rejected(rejected),
         };
         let report = self.report;
         Error { cause, report }
@@ -132,6 +133,7 @@ impl<E> Error<Error<E>> {
                 report.retry_after = report.retry_after.or(inner.report.retry_after);
                 inner.cause
             }
+            Cause::Rejected(rejected) => Cause::Rejected(rejected),
         };
         Error { cause, report }
     }
@@ -143,6 +145,7 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
             Cause::Config(error) => return error.fmt(f),
             Cause::Elapsed(elapsed) => elapsed.fmt(f)?,
             Cause::Operation(_) => f.write_str("operation failed")?,
+            Cause::Rejected(rejected) => rejected.fmt(f)?,
         }
         let count = self.attempts();
         let attempts = if count == 1 { "attempt" } else { "attempts" };
@@ -163,6 +166,7 @@ impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
             Cause::Config(error) => Some(error),
             Cause::Elapsed(elapsed) => Some(elapsed),
             Cause::Operation(error) => Some(error),
+            Cause::Rejected(rejected) => Some(rejected),
         }
     }
 }
@@ -177,6 +181,43 @@ pub enum Cause<E> {
     Elapsed(Elapsed),
     /// The operation ran, and this is what its last attempt returned.
     Operation(E),
+    /// A policy refused to begin the attempt.
+    Rejected(Rejected),
+}
+
+/// A policy refused the call, and what it refused was never sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("rejected: {reason}")]
+pub struct Rejected {
+    reason: Reason,
+}
+
+impl Rejected {
+    pub(crate) const fn new(reason: Reason) -> Self {
+        Self { reason }
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        self.reason
+    }
+}
+
+/// Why a policy refused a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The service asked for quiet for longer than the deadline allows.
+    Held,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Held => "the service asked for quiet",
+        })
+    }
 }
 
 /// Time ran out.

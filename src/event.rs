@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::budget::Snapshot;
+use crate::error::Reason;
 use crate::report::{Stop, Wait};
 use crate::verdict::Verdict;
 
@@ -13,6 +14,22 @@ use crate::verdict::Verdict;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event {
+    /// An attempt waits because the service asked for quiet; see [`hold`](crate::hold).
+    Held {
+        /// The number of the attempt that waits, from 1.
+        attempt: u32,
+        /// The wait that begins now.
+        wait: Wait,
+    },
+    /// A policy refused to begin an attempt.
+    Reject {
+        /// The number of the attempt that was refused, from 1.
+        attempt: u32,
+        /// Why.
+        reason: Reason,
+        /// The earliest useful time for another call, from now, if it is known.
+        retry_after: Option<Duration>,
+    },
     /// An attempt failed and another follows.
     Retry {
         /// The number of the attempt that failed, from 1.
@@ -71,6 +88,30 @@ pub(crate) fn tell(observer: Option<&dyn Observer>, event: impl FnOnce() -> Even
 
 fn trace(event: &Event) {
     match event {
+        Event::Held { attempt, wait } => tracing::event!(
+            target: TARGET,
+            tracing::Level::DEBUG,
+            {
+                "http.request.resend_count" = attempt - 1,
+                "wait" = ?wait.length(),
+                "reason" = %wait.reason(),
+            },
+            "attempt waits"
+        ),
+        Event::Reject {
+            attempt,
+            reason,
+            retry_after,
+        } => tracing::event!(
+            target: TARGET,
+            tracing::Level::DEBUG,
+            {
+                "http.request.resend_count" = attempt - 1,
+                "reason" = %reason,
+                "retry_after" = retry_after.map(|wait| wait.as_secs_f64()),
+            },
+            "attempt refused"
+        ),
         Event::Retry {
             attempt,
             verdict,

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod deadline;
 pub mod error;
 pub mod event;
+pub mod hold;
 pub mod http;
 pub mod pipeline;
 pub mod report;
@@ -30,8 +31,20 @@ pub use clock::Clock;
 pub use deadline::Deadline;
 pub use error::{Cause, ConfigError, Error};
 pub use event::Event;
+pub use hold::Key;
 pub use pipeline::Pipeline;
 pub use report::Report;
 pub use retry::Retry;
 pub use rng::Rng;
 pub use verdict::Verdict;
+
+/// The README's examples, run as tests.
+#[cfg(all(
+    doctest,
+    feature = "reqwest",
+    feature = "testing-server",
+    feature = "tower"
+))]
+#[doc = include_str!("../README.md")]
+#[derive(Debug)]
+pub struct Readme;

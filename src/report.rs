@@ -144,6 +144,8 @@ impl Wait {
 pub enum WaitReason {
     /// The client's own backoff.
     Backoff,
+    /// Another response from the same service had asked for quiet; see [`hold`](crate::hold).
+    Held,
     /// The server's hint, such as `Retry-After`, was longer.
     ServerHint,
 }
@@ -152,6 +154,7 @@ impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Backoff => "backoff",
+            Self::Held => "held",
             Self::ServerHint => "server hint",
         })
     }

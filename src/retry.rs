@@ -22,11 +22,10 @@
 //! [`Event::Retry`](crate::Event::Retry) before each wait, [`Event::Stop`](crate::Event::Stop)
 //! where a failed call ends.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::backoff::{Backoff, Progress, count};
 use crate::budget::{Budget, Withdrawal};
-use crate::clock::until;
 use crate::deadline::Deadline;
 use crate::error::ConfigError;
 use crate::report::{Stop, Wait, WaitReason};
@@ -156,7 +155,7 @@ impl Retry {
         draws: &mut Draws,
     ) -> Decision {
         let verdict = failed.verdict;
-        let hint = failed.hint();
+        let hint = failed.hint;
         let stop = |stop| Decision::Stop { stop, wait: hint };
 
         if let Some(reason) = self.refusal(failed) {
@@ -225,10 +224,7 @@ impl Retry {
         let Some(hint) = hint.filter(|hint| !hint.is_zero()) else {
             return own;
         };
-        // A spread past the deadline would fail calls that the server is ready to answer.
-        let left = room.map_or(Duration::MAX, |room| room.saturating_sub(hint));
-        let widest = hint.min(self.hint_spread).min(left.saturating_sub(NANO));
-        let length = hint.saturating_add(Duration::from_nanos(draws.up_to(count(widest))));
+        let length = self.spread(hint, hint, room, draws);
         if length < delay {
             return own;
         }
@@ -236,6 +232,22 @@ impl Retry {
             length,
             reason: WaitReason::ServerHint,
         }
+    }
+}
+
+impl Retry {
+    /// Bends a wait that many were told to wait for `hint`, of which `left` is left.
+    pub(crate) fn spread(
+        &self,
+        hint: Duration,
+        left: Duration,
+        room: Option<Duration>,
+        draws: &mut Draws,
+    ) -> Duration {
+        // A spread past the deadline would fail calls that the server is ready to answer.
+        let free = room.map_or(Duration::MAX, |room| room.saturating_sub(left));
+        let widest = hint.min(self.hint_spread).min(free.saturating_sub(NANO));
+        left.saturating_add(Duration::from_nanos(draws.up_to(count(widest))))
     }
 }
 
@@ -252,8 +264,8 @@ pub(crate) struct Failed {
     pub(crate) verdict: Verdict,
     pub(crate) number: u32,
     pub(crate) now: Instant,
-    /// The wall clock; only needed where the hint is a date.
-    pub(crate) wall: Option<SystemTime>,
+    /// The server's hint as a length of time from now.
+    pub(crate) hint: Option<Duration>,
     pub(crate) deadline: Option<Deadline>,
     /// An attempt with less time than this to its deadline isn't worth beginning.
     pub(crate) least_time: Duration,
@@ -262,15 +274,6 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
-    /// The server's hint as a length of time from now.
-    fn hint(&self) -> Option<Duration> {
-        match self.verdict.server_hint()? {
-            Hint::After(length) => Some(length),
-            Hint::At(at) => self.wall.map(|wall| until(at, wall)),
-            Hint::Never => None,
-        }
-    }
-
     /// A wait has to be shorter than this. `None` without a deadline.
     fn room(&self) -> Option<Duration> {
         let left = self.deadline?.left(self.now);
@@ -319,7 +322,10 @@ mod tests {
             verdict,
             number: 1,
             now: Instant::now(),
-            wall: None,
+            hint: match verdict.server_hint() {
+                Some(Hint::After(length)) => Some(length),
+                _ => None,
+            },
             deadline: None,
             least_time: Duration::ZERO,
             idempotent: true,
@@ -413,18 +419,6 @@ mod tests {
             panic!("stopped")
         };
         assert_eq!((wait.length, wait.reason), (secs(1), WaitReason::Backoff));
-    }
-
-    #[test]
-    fn a_date_is_measured_by_the_wall_clock() {
-        let wall = SystemTime::now();
-        let policy = Retry::constant(Duration::ZERO).hint_spread(Duration::ZERO);
-        let mut failed = failed(Verdict::transient().hint(Hint::At(wall + secs(7))));
-        failed.wall = Some(wall);
-        let Decision::Again { wait, .. } = decide(&policy, &failed) else {
-            panic!("stopped")
-        };
-        assert_eq!(wait.length, secs(7));
     }
 
     #[test]

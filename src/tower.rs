@@ -15,6 +15,7 @@ use tower_service::Service;
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
 use crate::error::{Cause, Error};
+use crate::hold::Key;
 use crate::http::Replay;
 use crate::pipeline::{Call, Operation, Pipeline, Policies, Protocol};
 use crate::report::Report;
@@ -116,6 +117,8 @@ pub struct Exchange<S, Q, C> {
     request: Option<Q>,
     pub(crate) idempotent: Option<bool>,
     pub(crate) deadline: Option<Deadline>,
+    /// Where the request went, once it is gone.
+    key: Option<Key>,
 }
 
 impl<S, Q, C> Exchange<S, Q, C> {
@@ -131,6 +134,7 @@ impl<S, Q, C> Exchange<S, Q, C> {
             is_ready: false,
             protocol,
             request: Some(request),
+            key: None,
         }
     }
 }
@@ -155,6 +159,9 @@ where
     fn begin(&mut self, attempt: Attempt, last: bool) -> S::Future {
         let copy = self.request.as_ref().filter(|_| !last);
         let copy = copy.and_then(|request| self.protocol.copy(request));
+        if copy.is_none() {
+            self.key = self.key();
+        }
         let request = copy.or_else(|| self.request.take());
         let mut request = request.expect("what can't be sent again isn't begun again");
         self.protocol.prepare(&mut request, &attempt);
@@ -176,6 +183,13 @@ where
 
     fn deadline(&self) -> Option<Deadline> {
         self.deadline
+    }
+
+    fn key(&self) -> Option<Key> {
+        match &self.request {
+            Some(request) => self.protocol.key(request),
+            None => self.key,
+        }
     }
 
     fn discard(&mut self, response: S::Response) -> C::Discard {

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
+use crate::hold::Key;
 use crate::pipeline::Protocol;
 use crate::report::Report;
 use crate::verdict::{Classify, Kind, Processed, Verdict};
@@ -182,6 +184,12 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
         request.extensions().get().copied()
     }
 
+    fn key(&self, request: &Request<B>) -> Option<Key> {
+        let uri = request.uri();
+        let scheme = uri.scheme_str()?;
+        Some(service_key(scheme, uri.host()?, uri.port_u16()))
+    }
+
     fn prepare(&self, request: &mut Request<B>, attempt: &Attempt) {
         if let Some((name, value)) = self.header_of(attempt) {
             request.headers_mut().insert(name, value);
@@ -205,6 +213,25 @@ impl fmt::Debug for Http {
                 .field("deadline_header", &settings.deadline_header);
         }
         out.finish_non_exhaustive()
+    }
+}
+
+/// One service: a host, in whatever case, and a port, written out or not.
+pub(crate) fn service_key(scheme: &str, host: &str, port: Option<u16>) -> Key {
+    let usual = if scheme == "https" { 443 } else { 80 };
+    Key::of((AnyCase(host), port.unwrap_or(usual)))
+}
+
+/// Hashes a name as if it were in lower case, without a copy of it.
+struct AnyCase<'a>(&'a str);
+
+impl Hash for AnyCase<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for byte in self.0.bytes() {
+            state.write_u8(byte.to_ascii_lowercase());
+        }
+        // Keeps the end of the name apart from what follows it.
+        state.write_u8(0xff);
     }
 }
 
@@ -294,6 +321,19 @@ mod tests {
                 .is_retryable()
         );
         assert!(http.response(StatusCode::BAD_GATEWAY, &none).is_retryable());
+    }
+
+    #[test]
+    fn a_service_is_a_host_in_any_case_and_a_port_written_out_or_not() {
+        let key = |uri: &'static str| {
+            let request = Request::get(uri).body(()).expect("a URI");
+            Protocol::<_, Response<String>>::key(&Http::new(), &request)
+        };
+        assert_eq!(key("http://Api.test/a"), key("http://api.test:80/b?c"));
+        assert_eq!(key("https://api.test/"), key("https://api.test:443/"));
+        assert_ne!(key("https://api.test/"), key("http://api.test/"));
+        assert_ne!(key("http://api.test/"), key("http://api.test:81/"));
+        assert_eq!(key("/relative"), None);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! Each poll runs the stages below until one of them has to wait:
 //!
 //! ```text
-//! Start ─▶ Ready ─▶ Running ─▶ settle ─▶ (the caller)
-//!            ▲                   │
-//!            └── Waiting ◀─ Draining
+//! Start ─▶ Admit ─▶ Ready ─▶ Running ─▶ settle ─▶ (the caller)
+//!          ▲   │                          │
+//!          └─ Waiting ◀──── Draining ◀────┘
 //! ```
 //!
 //! Time is read at most once between two events of the outside world, and not at all where nothing
@@ -24,10 +24,11 @@ use pin_project_lite::pin_project;
 use crate::attempt::Attempt;
 use crate::backoff::Progress;
 use crate::budget::Withdrawal;
-use crate::clock::{Sleep, Why};
+use crate::clock::{Sleep, Why, until};
 use crate::deadline::{Deadline, later};
-use crate::error::{Cause, Elapsed, Error, Limit};
+use crate::error::{Cause, Elapsed, Error, Limit, Reason, Rejected};
 use crate::event::{Event, tell};
+use crate::hold::Key;
 use crate::pipeline::Policies;
 use crate::pipeline::operation::{Closure, Operation};
 use crate::report::{Failure, Report, Stop, Wait, WaitReason};
@@ -60,6 +61,8 @@ pin_project! {
     enum Stage<A, D> {
         /// Nothing has happened yet.
         Start,
+        /// Asks the policies whether an attempt may go now. Never waits itself.
+        Admit,
         /// Waits until the operation can begin an attempt.
         Ready,
         /// An attempt runs.
@@ -134,6 +137,13 @@ where
         self.operation.deadline = Some(deadline);
         self
     }
+
+    /// Names the service that the call goes to, so that its hints hold for all calls with that
+    /// key; see [`hold`](crate::hold).
+    pub const fn keyed(mut self, key: Key) -> Self {
+        self.operation.key = Some(key);
+        self
+    }
 }
 
 impl<P, O> Future for Call<P, O>
@@ -157,7 +167,19 @@ where
                         this.stage.set(Stage::Done);
                         return Poll::Ready(Err(state.fail(cause, policies, &mut now)));
                     }
-                    this.stage.set(Stage::Ready);
+                    this.stage.set(Stage::Admit);
+                    continue;
+                }
+                StageProjection::Admit => {
+                    let admitted = state.admit(this.operation, policies, &mut now);
+                    match admitted {
+                        Ok(true) => this.stage.set(Stage::Ready),
+                        Ok(false) => this.stage.set(Stage::Waiting),
+                        Err(cause) => {
+                            this.stage.set(Stage::Done);
+                            return Poll::Ready(Err(state.fail(cause, policies, &mut now)));
+                        }
+                    }
                     continue;
                 }
                 StageProjection::Ready => match this.operation.poll_ready(cx) {
@@ -245,7 +267,7 @@ where
                         let cause = state.past_deadline();
                         return Poll::Ready(Err(state.fail(cause, policies, &mut now)));
                     }
-                    this.stage.set(Stage::Ready);
+                    this.stage.set(Stage::Admit);
                     continue;
                 }
                 StageProjection::Done => unreachable!("a future isn't polled after it is ready"),
@@ -321,6 +343,53 @@ impl State {
         Ok(())
     }
 
+    /// Whether an attempt may go now (true), or has to wait first (false).
+    fn admit<O: Operation>(
+        &mut self,
+        operation: &O,
+        policies: &Policies,
+        now: &mut Moment,
+    ) -> Result<bool, Cause<O::Error>> {
+        let Some(holds) = policies.holds.as_ref().filter(|holds| holds.any()) else {
+            return Ok(true);
+        };
+        let Some(key) = operation.key() else {
+            return Ok(true);
+        };
+        let at = now.read(policies);
+        let Some(hold) = holds.get(key, at) else {
+            return Ok(true);
+        };
+        let left = hold.until.saturating_duration_since(at);
+        let room = self.deadline.map(|end| end.left(at));
+        let room = room.map(|left| left.saturating_sub(policies.min_time_left));
+        let attempt = self.number + 1;
+        let observer = policies.observer.as_deref();
+        if room.is_some_and(|room| left >= room) {
+            self.report.retry_after = Some(left);
+            self.report.retry_at = Some(hold.until);
+            let reason = Reason::Held;
+            tell(observer, || Event::Reject {
+                attempt,
+                reason,
+                retry_after: Some(left),
+            });
+            return Err(Cause::Rejected(Rejected::new(reason)));
+        }
+        let draws = self.draws.get_or_insert_with(|| policies.rng.draws());
+        let wait = Wait {
+            length: match &policies.retry {
+                Some(retry) => retry.spread(hold.length, left, room, draws),
+                None => left,
+            },
+            reason: WaitReason::Held,
+        };
+        self.began.get_or_insert(at);
+        self.wait = Some((wait, later(at, wait.length())));
+        tell(observer, || Event::Held { attempt, wait });
+        Ok(false)
+    }
+
     /// Begins an attempt: from here on it counts, and what it cost is spent.
     fn begin(&mut self, policies: &Policies, now: &mut Moment) -> Attempt {
         self.number += 1;
@@ -376,15 +445,22 @@ impl State {
         let at = now.read(policies);
         let began = *self.began.get_or_insert(at);
         self.previous = Some(verdict);
+        let hint = match verdict.server_hint() {
+            Some(Hint::After(length)) => Some(length),
+            Some(Hint::At(moment)) => Some(until(moment, policies.clock.wall())),
+            Some(Hint::Never) | None => None,
+        };
+        if let (Some(holds), Some(hint), true) = (&policies.holds, hint, verdict.is_retryable()) {
+            if let Some(key) = operation.key().filter(|_| !hint.is_zero()) {
+                holds.set(key, at, hint);
+            }
+        }
         let decision = policies.retry.as_ref().map(|retry| {
             let failed = Failed {
                 verdict,
                 number: self.number,
                 now: at,
-                wall: match verdict.server_hint() {
-                    Some(Hint::At(_)) => Some(policies.clock.wall()),
-                    _ => None,
-                },
+                hint,
                 deadline: self.deadline,
                 least_time: policies.min_time_left,
                 idempotent: operation.is_idempotent().unwrap_or(policies.idempotent),
@@ -395,7 +471,7 @@ impl State {
         });
         let decision = decision.unwrap_or(Decision::Stop {
             stop: Stop::NoRetryPolicy,
-            wait: None,
+            wait: hint,
         });
         let attempt = self.number;
         let observer = policies.observer.as_deref();
@@ -503,6 +579,7 @@ fn poll_timer(timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> 
 const fn why(wait: Wait) -> Why {
     match wait.reason() {
         WaitReason::Backoff => Why::Backoff,
+        WaitReason::Held => Why::Held,
         WaitReason::ServerHint => Why::ServerHint,
     }
 }

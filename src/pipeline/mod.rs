@@ -6,7 +6,7 @@
 //! wrong:
 //!
 //! ```text
-//! total deadline ─▶ retry (backoff, hints, budget) ─▶ per attempt: readiness ─▶ timeout ─▶ the call
+//! total deadline ─▶ retry (backoff, hints, budget) ─▶ per attempt: hold ─▶ readiness ─▶ timeout ─▶ the call
 //! ```
 //!
 //! Where another order is really wanted, pipelines nest; [`Error::flatten`](crate::Error::flatten)
@@ -25,6 +25,7 @@ use crate::budget::{Budget, Ratio};
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::event::Observer;
+use crate::hold::Holds;
 use crate::http::Http;
 use crate::retry::Retry;
 use crate::rng::Rng;
@@ -74,6 +75,7 @@ pub struct Policies {
     pub(crate) timeout: Option<Duration>,
     pub(crate) min_time_left: Duration,
     pub(crate) idempotent: bool,
+    pub(crate) holds: Option<Arc<Holds>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) invalid: Option<ConfigError>,
 }
@@ -101,7 +103,7 @@ impl Pipeline<Http> {
     /// | attempts | 3, each at most 10 s |
     /// | backoff | exponential from 100 ms, × 2, at most 2 s, full jitter; after a 429 from 1 s |
     /// | budget | 10 % of first attempts, one for all clones of this pipeline |
-    /// | `Retry-After` and its relatives | a lower bound, believed up to 5 min |
+    /// | `Retry-After` and its relatives | a lower bound, believed up to 5 min; holds for all calls to that host and port |
     /// | what is repeated | see [`http`](crate::http) |
     ///
     /// Through [`run`](Self::run) the method is unknown, so a call is repeated only if it was
@@ -112,6 +114,7 @@ impl Pipeline<Http> {
             .deadline(Duration::from_secs(30))
             .retry(Retry::default().budget(budget))
             .timeout(Duration::from_secs(10))
+            .hold(true)
     }
 }
 
@@ -151,6 +154,15 @@ impl<C> Pipeline<C> {
     /// [`Pipeline::http`].
     pub fn idempotent(self, idempotent: bool) -> Self {
         self.change(|it| it.idempotent = idempotent)
+    }
+
+    /// Whether what one response asked for, such as `Retry-After`, holds for all calls to the same
+    /// service; see [`hold`](crate::hold). Clones share what is held. Default: false, and true for
+    /// [`Pipeline::http`].
+    ///
+    /// Calls of closures have no service unless [`Call::keyed`] names one.
+    pub fn hold(self, hold: bool) -> Self {
+        self.change(|it| it.holds = hold.then(|| Arc::new(Holds::new())))
     }
 
     /// What outcomes mean. Default: every `Err` is transient.
@@ -223,6 +235,7 @@ impl<C> Pipeline<C> {
             classify: &self.classify,
             attempt: operation,
             deadline: None,
+            key: None,
         };
         Call::new(&*self.policies, closure)
     }
@@ -236,6 +249,7 @@ impl<C> Pipeline<C> {
             timeout: None,
             min_time_left: Duration::ZERO,
             idempotent,
+            holds: None,
             observer: None,
             invalid: None,
         };
@@ -329,6 +343,7 @@ impl Retry {
             classify: EveryError,
             attempt: operation,
             deadline: None,
+            key: None,
         };
         Call::new(Pipeline::from(self.clone()).policies, closure)
     }

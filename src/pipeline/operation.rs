@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
+use crate::hold::Key;
 use crate::report::Report;
 use crate::verdict::{Classify, Verdict};
 
@@ -40,6 +41,9 @@ pub trait Operation {
     /// The caller's own deadline for this call.
     fn deadline(&self) -> Option<Deadline>;
 
+    /// Which service the call goes to.
+    fn key(&self) -> Option<Key>;
+
     /// Clears a rejected value away, such as by reading the rest of a response.
     fn discard(&mut self, value: Self::Value) -> Self::Discard;
 
@@ -53,6 +57,7 @@ pub struct Closure<C, F> {
     pub(crate) classify: C,
     pub(crate) attempt: F,
     pub(crate) deadline: Option<Deadline>,
+    pub(crate) key: Option<Key>,
 }
 
 impl<C, F, Fut, T, E> Operation for Closure<C, F>
@@ -88,6 +93,10 @@ where
 
     fn deadline(&self) -> Option<Deadline> {
         self.deadline
+    }
+
+    fn key(&self) -> Option<Key> {
+        self.key
     }
 
     fn discard(&mut self, _: T) -> Ready<()> {

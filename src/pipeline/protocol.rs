@@ -4,6 +4,7 @@ use std::future::{Future, Ready};
 
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
+use crate::hold::Key;
 use crate::report::Report;
 use crate::verdict::{By, EveryError};
 
@@ -26,6 +27,9 @@ pub trait Protocol<Q, S> {
 
     /// The deadline that came with the request.
     fn deadline(&self, request: &Q) -> Option<Deadline>;
+
+    /// Which service the request goes to. `None`: it is held by nobody's hints.
+    fn key(&self, request: &Q) -> Option<Key>;
 
     /// Readies a request for one attempt.
     fn prepare(&self, request: &mut Q, attempt: &Attempt);
@@ -55,6 +59,10 @@ macro_rules! any_clone {
             }
 
             fn deadline(&self, _: &Q) -> Option<Deadline> {
+                None
+            }
+
+            fn key(&self, _: &Q) -> Option<Key> {
                 None
             }
 
@@ -89,6 +97,10 @@ impl<Q, S, C: Protocol<Q, S>> Protocol<Q, S> for &C {
 
     fn deadline(&self, request: &Q) -> Option<Deadline> {
         C::deadline(self, request)
+    }
+
+    fn key(&self, request: &Q) -> Option<Key> {
+        C::key(self, request)
     }
 
     fn prepare(&self, request: &mut Q, attempt: &Attempt) {

@@ -133,7 +133,7 @@ impl ManualClock {
         sleeps.collect()
     }
 
-    /// The lengths of all waits between attempts that were begun so far, in order. Timeouts and
+    /// The lengths of all waits before attempts that were begun so far, in order. Timeouts and
     /// other limits are not waits.
     #[must_use]
     pub fn waits(&self) -> Vec<Duration> {

@@ -1,0 +1,200 @@
+//! What each part costs when nothing goes wrong, and on the short ways when something does.
+//!
+//! `cargo bench --bench cost` prints nanoseconds per operation (median of 31 rounds) beside the
+//! floor: the bare clock reads, atomics and copies that the case can't do without.
+//! `benches/instructions` counts instructions instead, which don't wobble.
+
+use std::future::{Future, Ready, ready};
+use std::hint::black_box;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use evenkeel::backoff::Backoff;
+use evenkeel::budget::Ratio;
+use evenkeel::http::retry_after;
+use evenkeel::{Budget, Pipeline, Retry};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use tower::{Layer, Service, service_fn};
+
+fn main() {
+    // cargo passes `--bench`; `benches/instructions` passes a case's number and a count.
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|it| it != "--bench")
+        .collect();
+    let mut cases = cases();
+    if let [number, count] = &arguments[..] {
+        let case = &mut cases[number.parse::<usize>().expect("a case's number")];
+        (case.run)(count.parse().expect("a count"));
+        return;
+    }
+    if arguments.first().is_some_and(|it| it == "--list") {
+        cases.iter().for_each(|case| println!("{}", case.name));
+        return;
+    }
+    println!("{:<58} {:>8}", "case", "ns");
+    for case in &mut cases {
+        let nanoseconds = median(case);
+        println!("{:<58} {nanoseconds:>8.1}", case.name);
+    }
+    sizes();
+}
+
+struct Case {
+    name: &'static str,
+    run: Box<dyn FnMut(u64)>,
+}
+
+fn median(case: &mut Case) -> f64 {
+    const ROUNDS: usize = 31;
+    const COUNT: u64 = 20_000;
+    (case.run)(COUNT);
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let begun = Instant::now();
+            (case.run)(COUNT);
+            begun.elapsed().as_secs_f64() * 1e9 / COUNT as f64
+        })
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    rounds[ROUNDS / 2]
+}
+
+fn case(name: &'static str, mut once: impl FnMut() + 'static) -> Case {
+    let run = Box::new(move |count| (0..count).for_each(|_| once()));
+    Case { name, run }
+}
+
+fn cases() -> Vec<Case> {
+    let counter: &'static AtomicU64 = Box::leak(Box::default());
+    let retry = || Retry::constant(Duration::ZERO).budget(plenty());
+    let retrying: &'static Pipeline = leak(Pipeline::new().retry(retry()));
+    let timing: &'static Pipeline = leak(Pipeline::new().timeout(Duration::from_secs(2)));
+    let whole: &'static Pipeline = leak(
+        Pipeline::new()
+            .deadline(Duration::from_secs(10))
+            .retry(Retry::default().budget(plenty()))
+            .timeout(Duration::from_secs(2)),
+    );
+    let mut guarded = Pipeline::http().layer(service_fn(answer));
+    let mut bare = service_fn(answer);
+    let seconds = headers(&[("retry-after", "120")]);
+    let date = headers(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")]);
+    let dated = headers(&[
+        ("date", "Sun, 06 Nov 1994 08:49:07 GMT"),
+        ("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"),
+    ]);
+    let mut delays = Backoff::exponential(Duration::from_millis(100)).delays();
+
+    vec![
+        case("floor: one atomic addition", || {
+            black_box(counter.fetch_add(1, Ordering::Relaxed));
+        }),
+        case("floor: one clock read", || {
+            black_box(Instant::now());
+        }),
+        case("floor: one request clone", {
+            let request = request();
+            move || drop(black_box(request.clone()))
+        }),
+        case("retry with budget, first try succeeds", || {
+            let _ = black_box(now(retrying.run(|_| ready(Ok::<_, ()>(black_box(7))))));
+        }),
+        case("retry with budget, two failures, zero delay", || {
+            let call = retrying.run(|it| ready(if it.number() < 3 { Err(()) } else { Ok(7) }));
+            let _ = black_box(now(call));
+        }),
+        case("timeout, inner ready at once", || {
+            let _ = black_box(now(timing.run(|_| ready(Ok::<_, ()>(black_box(7))))));
+        }),
+        case(
+            "deadline, retry with budget, timeout; ready plain future",
+            || {
+                let _ = black_box(now(whole.run(|_| ready(Ok::<_, ()>(black_box(7))))));
+            },
+        ),
+        case("bare service, ready http service", move || {
+            let _ = black_box(now(bare.call(request())));
+        }),
+        case("Pipeline::http(), ready http service", move || {
+            let _ = black_box(now(guarded.call(request())));
+        }),
+        case("Retry-After in seconds", move || {
+            black_box(retry_after(black_box(&seconds)));
+        }),
+        case("Retry-After as a date", move || {
+            black_box(retry_after(black_box(&date)));
+        }),
+        case("Retry-After as a date, measured by Date", move || {
+            black_box(retry_after(black_box(&dated)));
+        }),
+        case("one backoff delay with full jitter", move || {
+            black_box(delays.next());
+        }),
+    ]
+}
+
+/// What a waiting call takes in memory.
+fn sizes() {
+    let pipeline = Pipeline::http();
+    let mut service = pipeline.clone().layer(service_fn(answer));
+    let plain =
+        pipeline.run(|_| ready(Ok::<Response<String>, std::io::Error>(Response::default())));
+    println!("\n{:<58} {:>8}", "future", "bytes");
+    println!("{:<58} {:>8}", "call of a closure", size_of_val(&plain));
+    println!(
+        "{:<58} {:>8}",
+        "call of an http service",
+        size_of_val(&service.call(request()))
+    );
+    println!(
+        "{:<58} {:>8}",
+        "the http request alone",
+        size_of::<Request<String>>()
+    );
+}
+
+fn plenty() -> Budget {
+    Budget::new(Ratio::percent(1000)).capacity(1_000_000)
+}
+
+fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    let pairs = lines.iter().map(|(name, value)| {
+        let name = header::HeaderName::from_static(name);
+        (name, HeaderValue::from_static(value))
+    });
+    pairs.collect()
+}
+
+fn request() -> Request<String> {
+    let request = Request::get("http://service:8080/path?query")
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, "bench")
+        .header(header::AUTHORIZATION, "Bearer token")
+        .header("x-request-id", "0123456789");
+    request.body(String::new()).expect("valid")
+}
+
+type Answer = Ready<Result<Response<String>, std::io::Error>>;
+
+fn answer(request: Request<String>) -> Answer {
+    drop(black_box(request));
+    ready(Ok(Response::new(String::new())))
+}
+
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+fn now<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    match future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("all of it is ready at once"),
+    }
+}

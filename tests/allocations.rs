@@ -1,0 +1,80 @@
+//! What a call allocates, counted. One test: the counter belongs to the whole process.
+#![cfg(all(feature = "testing", feature = "tower"))]
+
+use std::future::{Future, Ready, ready};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use evenkeel::testing::ManualClock;
+use evenkeel::{Budget, Pipeline, Retry};
+use http::{Request, Response};
+use tower::{Layer, Service, service_fn};
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+#[test]
+fn a_call_that_succeeds_at_once_allocates_nothing_of_its_own() {
+    let _counting = dhat::Profiler::builder().testing().build();
+    let clock = ManualClock::new();
+    let retry = || Retry::exponential(Duration::from_millis(50)).budget(Budget::default());
+
+    let plain = Pipeline::new()
+        .deadline(Duration::from_secs(10))
+        .retry(retry())
+        .timeout(Duration::from_secs(2))
+        .hold(true)
+        .clock(clock.clock());
+    let run = || {
+        let _ = now(plain.run(|_| ready(Ok::<_, ()>(7))));
+    };
+    assert_eq!(allocations(run), 0, "closure");
+
+    // Over HTTP a request is copied before every attempt but the last, and nothing else.
+    let http = Pipeline::http().clock(clock.clock());
+    let answer: fn(Request<String>) -> Answer = |_| ready(Ok(Response::new(String::new())));
+    let mut repeated = http.clone().layer(service_fn(answer));
+    let request = || {
+        Request::get("http://service/path")
+            .header("accept", "text/plain")
+            .body(String::new())
+            .expect("valid")
+    };
+    let one = request();
+    let copy = allocations(|| drop(one.clone()));
+    let (first, second) = (request(), request());
+    assert_eq!(
+        allocations(|| drop(now(repeated.call(first)))),
+        copy,
+        "copied once"
+    );
+
+    let mut once = http
+        .retry(retry().max_attempts(1))
+        .layer(service_fn(answer));
+    assert_eq!(
+        allocations(|| drop(now(once.call(second)))),
+        0,
+        "never copied"
+    );
+}
+
+type Answer = Ready<Result<Response<String>, std::io::Error>>;
+
+fn now<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    match future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("not ready at once"),
+    }
+}
+
+fn allocations(f: impl FnOnce()) -> u64 {
+    let before = dhat::HeapStats::get().total_blocks;
+    f();
+    dhat::HeapStats::get().total_blocks - before
+}

@@ -1,0 +1,49 @@
+//! What can cross threads, and what can be an object: part of the interface.
+
+use evenkeel::{
+    Attempt, Budget, Clock, Deadline, Error, Event, Key, Pipeline, Report, Retry, Rng, Verdict,
+};
+
+fn thread_safe<T: Send + Sync + Unpin + 'static>() {}
+fn send<T: Send>(_: &T) {}
+
+#[test]
+fn every_handle_and_value_can_cross_threads() {
+    thread_safe::<(Attempt, Budget, Clock, Deadline, Event, Key, Report)>();
+    thread_safe::<(
+        Pipeline,
+        Pipeline<evenkeel::http::Http>,
+        Retry,
+        Rng,
+        Verdict,
+    )>();
+    thread_safe::<Error<std::io::Error>>();
+    thread_safe::<evenkeel::budget::Withdrawal>();
+    thread_safe::<evenkeel::backoff::Delays>();
+}
+
+#[test]
+fn a_call_is_send_if_its_operation_is() {
+    let pipeline = Pipeline::new();
+    send(&pipeline.run(|_| async { Ok::<_, ()>(()) }));
+}
+
+#[test]
+fn traits_for_users_are_object_safe() {
+    fn _takes(
+        _: &dyn evenkeel::verdict::Classify<u8, u8>,
+        _: &dyn evenkeel::clock::Runtime,
+        _: &dyn evenkeel::event::Observer,
+    ) {
+    }
+}
+
+#[cfg(feature = "tower")]
+#[test]
+fn a_service_and_its_future_can_cross_threads() {
+    use tower::{Layer, Service, service_fn};
+
+    let mut service = Pipeline::new().layer(service_fn(|(): ()| async { Ok::<_, ()>(()) }));
+    send(&service);
+    send(&service.call(()));
+}

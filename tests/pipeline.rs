@@ -1,0 +1,443 @@
+//! The engine, run from closures.
+#![cfg(feature = "testing")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use evenkeel::budget::Ratio;
+use evenkeel::error::{Cause, Limit};
+use evenkeel::report::{Stop, WaitReason};
+use evenkeel::testing::{ManualClock, Script, block_on};
+use evenkeel::verdict::{Hint, Kind, Label, Processed, Verdict, by};
+use evenkeel::{Budget, Error, Event, Key, Pipeline, Retry, Rng};
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+#[test]
+fn the_callers_own_error_comes_back_unchanged_with_a_report() {
+    #[derive(Debug, PartialEq)]
+    struct Own(Vec<u8>);
+
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::new()
+        .retry(Retry::constant(ms(100)).max_attempts(2))
+        .clock(clock.clock());
+    let script = Script::<(), _>::new(&clock)
+        .err(Own(vec![1]))
+        .after(ms(7))
+        .err(Own(vec![2, 3]));
+    let error = block_on(&clock, pipeline.run(|attempt| script.play(attempt))).unwrap_err();
+
+    assert_eq!(error.operation(), Some(&Own(vec![2, 3])));
+    let report = error.report().clone();
+    assert_eq!((report.attempts(), report.elapsed()), (2, ms(107)));
+    assert_eq!(report.stop(), Some(Stop::AttemptsExhausted));
+    assert_eq!(report.waited(), ms(100));
+    let [first, last] = report.failures() else {
+        panic!("{report:?}")
+    };
+    assert_eq!((first.number(), first.at()), (1, ms(7)));
+    let wait = first.wait().expect("it waited");
+    assert_eq!(
+        (wait.length(), wait.reason()),
+        (ms(100), WaitReason::Backoff)
+    );
+    assert_eq!((last.number(), last.at(), last.wait()), (2, ms(107), None));
+    assert_eq!(error.into_operation(), Ok(Own(vec![2, 3])));
+}
+
+#[test]
+fn a_rejected_value_comes_back_unchanged_when_attempts_end() {
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::new()
+        .retry(Retry::constant(ms(1)).max_attempts(3))
+        .clock(clock.clock())
+        .classify(by(|outcome: Result<&u32, &&str>| match outcome {
+            Ok(503) => Verdict::new(Kind::Overloaded).label(Label::Status(503)),
+            Ok(_) => Verdict::success(),
+            Err(_) => Verdict::transient(),
+        }));
+    let script = Script::new(&clock).err("reset").ok(503).ok(503);
+    let got = block_on(&clock, pipeline.run(|attempt| script.play(attempt)));
+    assert_eq!(got, Ok(503));
+    assert_eq!(script.begun().len(), 3);
+}
+
+#[test]
+fn each_attempt_is_told_what_happened_before() {
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::new()
+        .retry(Retry::constant(ms(100)))
+        .clock(clock.clock());
+    let script = Script::new(&clock).err("a").after(ms(10)).ok(());
+    block_on(&clock, pipeline.run(|attempt| script.play(attempt))).expect("the second succeeds");
+    let [first, second] = script.attempts()[..] else {
+        panic!("two attempts")
+    };
+    assert!(!first.is_retry() && first.previous().is_none() && first.delay().is_zero());
+    assert!(second.is_retry());
+    assert_eq!(
+        (second.number(), second.delay(), second.elapsed()),
+        (2, ms(100), ms(110))
+    );
+    assert_eq!(second.previous(), Some(Verdict::transient()));
+    assert_eq!((second.deadline(), second.time_left()), (None, None));
+}
+
+#[test]
+fn an_unsafe_call_is_repeated_only_if_provably_unprocessed() {
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::new()
+        .idempotent(false)
+        .retry(Retry::constant(ms(1)).max_attempts(9))
+        .clock(clock.clock())
+        .classify(by(|outcome: Result<&(), &Processed>| match outcome {
+            Ok(()) => Verdict::success(),
+            Err(processed) => Verdict::transient().processed(*processed),
+        }));
+    let script = Script::new(&clock)
+        .err(Processed::No)
+        .err(Processed::No)
+        .err(Processed::Maybe);
+    let error = block_on(&clock, pipeline.run(|attempt| script.play(attempt))).unwrap_err();
+    assert_eq!(error.attempts(), 3);
+    let stop = error.report().stop();
+    assert_eq!(stop, Some(Stop::NotSafe(Processed::Maybe)));
+}
+
+#[test]
+fn without_a_retry_policy_a_call_is_made_once() {
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::new().clock(clock.clock());
+    let script = Script::<(), _>::new(&clock).err("a");
+    let error = block_on(&clock, pipeline.run(|attempt| script.play(attempt))).unwrap_err();
+    assert_eq!(
+        (error.attempts(), error.report().stop()),
+        (1, Some(Stop::NoRetryPolicy))
+    );
+    assert_eq!(error.into_cause(), Cause::Operation("a"));
+}
+
+#[test]
+fn nonsense_is_refused_by_name_and_nothing_is_sent() {
+    let zero = Duration::ZERO;
+    let cases: [(Pipeline, &str); 6] = [
+        (Pipeline::new().deadline(zero), "pipeline.deadline"),
+        (Pipeline::new().timeout(zero), "pipeline.timeout"),
+        (
+            Retry::default().max_attempts(0).into(),
+            "retry.max_attempts",
+        ),
+        (
+            Retry::default()
+                .backoff(evenkeel::backoff::Backoff::exponential(ms(2)).max_delay(ms(1)))
+                .into(),
+            "backoff.max_delay",
+        ),
+        (
+            Retry::default()
+                .budget(Budget::default().cost(Kind::Transient, 0))
+                .into(),
+            "budget.cost",
+        ),
+        (
+            Retry::default()
+                .budget(Budget::default().capacity_of(zero, 1))
+                .into(),
+            "budget.capacity_of",
+        ),
+    ];
+    for (pipeline, field) in cases {
+        assert_eq!(pipeline.check().unwrap_err().field(), field);
+        let clock = ManualClock::new();
+        let script = Script::<(), ()>::new(&clock);
+        let pipeline = pipeline.clock(clock.clock());
+        let error = block_on(&clock, pipeline.run(|attempt| script.play(attempt))).unwrap_err();
+        assert!(matches!(error.cause(), Cause::Config(it) if it.field() == field));
+        assert!(script.begun().is_empty());
+    }
+    assert_eq!(Ratio::try_from(f64::NAN).unwrap_err().field(), "ratio");
+    // What makes sense again is no longer refused.
+    let mended = Pipeline::new().deadline(zero).deadline(ms(1));
+    assert!(mended.check().is_ok());
+}
+
+#[test]
+fn the_budget_bounds_retries_over_many_calls() {
+    let clock = ManualClock::new();
+    let budget = Budget::new(Ratio::percent(10)).capacity(3);
+    let pipeline = Pipeline::new()
+        .retry(
+            Retry::constant(ms(1))
+                .max_attempts(4)
+                .budget(budget.clone()),
+        )
+        .clock(clock.clock());
+    let mut attempts = 0;
+    for _ in 0..1000 {
+        let error = block_on(&clock, pipeline.run(|_| async { Err::<(), _>("down") }));
+        attempts += error.unwrap_err().attempts();
+    }
+    // 3 to begin with, and a tenth of all but the first, which found the bucket full.
+    assert_eq!(attempts, 1000 + 3 + 99);
+    assert_eq!(budget.snapshot().extra_attempts, 102);
+}
+
+#[test]
+fn every_retry_and_every_stop_is_one_event_with_its_numbers() {
+    let clock = ManualClock::new();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&events);
+    let pipeline = Pipeline::new()
+        .retry(
+            Retry::constant(ms(5))
+                .max_attempts(2)
+                .budget(Budget::default().capacity(2)),
+        )
+        .clock(clock.clock())
+        .observer(move |event: &Event| log.lock().unwrap().push(*event));
+    let _ = block_on(&clock, pipeline.run(|_| async { Err::<(), _>("down") }));
+    let events = events.lock().unwrap();
+    let [
+        Event::Retry {
+            attempt: 1,
+            wait,
+            budget: Some(after),
+            ..
+        },
+        Event::Stop {
+            attempt: 2,
+            stop: Stop::AttemptsExhausted,
+            ..
+        },
+    ] = events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!(wait.length(), ms(5));
+    assert!((after.available - 1.0).abs() < 1e-9, "{after:?}");
+}
+
+#[test]
+fn a_panic_in_an_observer_poisons_nothing() {
+    let clock = ManualClock::new();
+    let budget = Budget::default().capacity(5);
+    let retry = || Retry::constant(ms(1)).budget(budget.clone());
+    let broken = Pipeline::new()
+        .retry(retry())
+        .clock(clock.clock())
+        .observer(|_: &Event| panic!("observer"));
+    let call = || block_on(&clock, broken.run(|_| async { Err::<(), _>("down") }));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err());
+    // What was withdrawn came back while the panic passed through, and the lock still works.
+    assert!((budget.snapshot().available - 5.0).abs() < 1e-9);
+    let sound = Pipeline::new().retry(retry()).clock(clock.clock());
+    let got = block_on(
+        &clock,
+        sound.run(|it| async move { it.is_retry().then_some(()).ok_or(()) }),
+    );
+    assert_eq!(got, Ok(()));
+}
+
+#[test]
+fn an_observer_may_use_the_budget_it_is_told_about() {
+    // Would deadlock if a lock were held across the callback.
+    let clock = ManualClock::new();
+    let budget = Budget::default();
+    let watched = budget.clone();
+    let pipeline = Pipeline::new()
+        .retry(Retry::constant(ms(1)).budget(budget))
+        .clock(clock.clock())
+        .observer(move |_: &Event| {
+            drop(watched.withdraw(Kind::Transient, std::time::Instant::now()))
+        });
+    let _ = block_on(&clock, pipeline.run(|_| async { Err::<(), _>("down") }));
+}
+
+#[test]
+fn nested_pipelines_flatten_to_one_error() {
+    let clock = ManualClock::new();
+    let inner = Pipeline::new().timeout(ms(50)).clock(clock.clock());
+    let outer = Pipeline::new()
+        .retry(Retry::constant(ms(1)).max_attempts(2))
+        .clock(clock.clock());
+    let call = outer.run(|_| inner.run(|_| std::future::pending::<Result<(), &str>>()));
+    let error: Error<Error<&str>> = block_on(&clock, call).unwrap_err();
+    let flat: Error<&str> = error.flatten();
+    assert_eq!(flat.attempts(), 2);
+    assert!(matches!(flat.cause(), Cause::Elapsed(it) if it.limit() == Limit::Attempt));
+}
+
+#[test]
+fn errors_say_what_happened_in_one_line() {
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::new()
+        .deadline(ms(150))
+        .retry(Retry::constant(ms(100)))
+        .clock(clock.clock());
+    let script = Script::<(), _>::new(&clock).err("a").err("b");
+    let error = block_on(&clock, pipeline.run(|attempt| script.play(attempt))).unwrap_err();
+    let said = error.to_string();
+    assert_eq!(
+        said,
+        "operation failed (2 attempts in 100ms, deadline too close)"
+    );
+}
+
+/// Everything below: a service that asks for quiet.
+fn quiet(hint: Duration) -> Verdict {
+    Verdict::new(Kind::Overloaded).hint(Hint::After(hint))
+}
+
+fn holding(
+    clock: &ManualClock,
+) -> Pipeline<impl evenkeel::verdict::Classify<&'static str, u64> + Clone + use<>> {
+    Pipeline::new()
+        .hold(true)
+        .retry(Retry::constant(ms(1)).max_attempts(1))
+        .clock(clock.clock())
+        .rng(Rng::seeded(5))
+        .classify(by(|outcome: Result<&&'static str, &u64>| match outcome {
+            Ok(_) => Verdict::success(),
+            Err(hint) => quiet(ms(*hint)),
+        }))
+}
+
+#[test]
+fn what_one_response_said_holds_for_other_calls_to_that_key_alone() {
+    let clock = ManualClock::new();
+    let pipeline = holding(&clock);
+    let (held, free) = (Key::of("held"), Key::of("free"));
+    let told = pipeline.run(|_| async { Err(2000) }).keyed(held);
+    let error = block_on(&clock, told).unwrap_err();
+    assert_eq!(error.retry_after(), Some(ms(2000)));
+
+    // Another key goes at once; the held one waits, and not only until the moment itself.
+    let other = pipeline.run(|_| async { Ok("free") }).keyed(free);
+    assert_eq!(block_on(&clock, other), Ok("free"));
+    assert_eq!(clock.elapsed(), ms(0));
+    let same = pipeline.run(|_| async { Ok("held") }).keyed(held);
+    assert_eq!(block_on(&clock, same), Ok("held"));
+    assert!(clock.elapsed() >= ms(2000) && clock.elapsed() <= ms(4000));
+}
+
+#[test]
+fn a_held_call_whose_deadline_is_too_close_fails_at_once_and_says_when_to_come_back() {
+    for (deadline, goes) in [(ms(2000), false), (ms(2001), true)] {
+        let clock = ManualClock::new();
+        let pipeline = holding(&clock);
+        let key = Key::of("held");
+        let _ = block_on(&clock, pipeline.run(|_| async { Err(2000) }).keyed(key));
+        let script = Script::new(&clock).ok("x");
+        let pipeline = pipeline.deadline(deadline);
+        let run = pipeline.run(|attempt| script.play(attempt)).keyed(key);
+        match block_on(&clock, run) {
+            Ok(_) => assert!(goes),
+            Err(error) => {
+                assert!(!goes && script.begun().is_empty());
+                assert!(matches!(error.cause(), Cause::Rejected(_)));
+                assert_eq!(error.retry_after(), Some(ms(2000)));
+                assert_eq!(clock.elapsed(), ms(0));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_way_back_from_a_hold_is_spread_and_no_stampede() {
+    let clock = ManualClock::new();
+    let pipeline = holding(&clock);
+    let key = Key::of("held");
+    let _ = block_on(&clock, pipeline.run(|_| async { Err(10_000) }).keyed(key));
+    let executor = evenkeel::testing::Executor::new(&clock);
+    let script = (0..100).fold(Script::new(&clock), |script, _| script.ok("back"));
+    for _ in 0..100 {
+        let (pipeline, script) = (pipeline.clone(), script.clone());
+        let _ = executor.spawn(async move { pipeline.run(|it| script.play(it)).keyed(key).await });
+    }
+    assert_eq!(executor.run(), 0);
+    let begun = script.begun();
+    assert!(
+        begun
+            .iter()
+            .all(|at| *at >= ms(10_000) && *at <= ms(20_000))
+    );
+    let fullest = begun.iter().map(|at| {
+        let until = *at + ms(1000);
+        begun
+            .iter()
+            .filter(|other| (at..&until).contains(other))
+            .count()
+    });
+    assert!(fullest.max() < Some(30), "{begun:?}");
+}
+
+#[test]
+fn a_failed_retry_loop_waits_on_the_monotonic_clock_alone() {
+    // A wall clock that jumps between reading the hint and the end of the wait.
+    use evenkeel::clock::{BoxSleep, Clock, Runtime, Why};
+    use std::time::{Instant, SystemTime};
+
+    struct Jumping(ManualClock);
+
+    impl Runtime for Jumping {
+        fn now(&self) -> Instant {
+            self.0.now()
+        }
+        fn wall(&self) -> SystemTime {
+            // An hour back for each second that passes.
+            let back = u32::try_from(self.0.elapsed().as_secs()).unwrap_or(u32::MAX);
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40) - ms(3_600_000) * back
+        }
+        fn sleep_until(&self, at: Instant, why: Why) -> BoxSleep {
+            self.0.sleep_until(at, why)
+        }
+    }
+
+    let clock = ManualClock::new();
+    let jumping = Clock::custom(Jumping(clock.clone()));
+    let at = jumping.wall() + ms(7000);
+    let pipeline = Pipeline::new()
+        .retry(Retry::constant(ms(1)).hint_spread(Duration::ZERO))
+        .clock(jumping)
+        .classify(by(move |outcome: Result<&(), &&str>| match outcome {
+            Ok(()) => Verdict::success(),
+            Err(_) => Verdict::new(Kind::Overloaded).hint(Hint::At(at)),
+        }));
+    let script = Script::new(&clock).err("maintenance").ok(());
+    block_on(&clock, pipeline.run(|attempt| script.play(attempt))).expect("it comes back");
+    assert_eq!(clock.waits(), [ms(7000)]);
+}
+
+#[tokio::test]
+async fn a_call_may_borrow_and_may_be_spawned() {
+    let pipeline = Pipeline::new().retry(Retry::constant(Duration::ZERO));
+    let words = vec!["busy".to_owned(), "fine".to_owned()];
+    let borrowed = pipeline.run(|attempt| {
+        let word = &words[attempt.number() as usize - 1];
+        async move {
+            if word == "fine" {
+                Ok(word.len())
+            } else {
+                Err(word)
+            }
+        }
+    });
+    assert_eq!(borrowed.await.map_err(|_| ()), Ok(4));
+
+    let spawned = tokio::spawn(async move {
+        let mut tries = 0;
+        let call = pipeline.run(|_| {
+            tries += 1;
+            let (enough, words) = (tries == 3, &words);
+            async move {
+                tokio::task::yield_now().await;
+                if enough { Ok(words.len()) } else { Err(()) }
+            }
+        });
+        call.await
+    });
+    assert_eq!(spawned.await.expect("no panic"), Ok(2));
+}

@@ -1,0 +1,110 @@
+//! Nothing secret leaks through what this crate says by itself: events, errors, `Debug`, `tracing`.
+#![cfg(all(feature = "testing", feature = "tower"))]
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use evenkeel::http::{Http, Replay};
+use evenkeel::testing::{ManualClock, Reply, ScriptedService, block_on};
+use evenkeel::{Event, Pipeline, Report, Rng};
+use http::{HeaderName, Request};
+use tower::{Layer, Service, ServiceExt};
+use tracing::field::{Field, Visit};
+
+const SECRET: &str = "s3cr3t";
+
+/// Everything a subscriber is told.
+#[derive(Clone, Default)]
+struct Everything(Arc<Mutex<String>>);
+
+impl tracing::Subscriber for Everything {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        span.record(&mut self.clone());
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
+        values.record(&mut self.clone());
+    }
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut self.clone());
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+impl Visit for Everything {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        writeln!(self.0.lock().unwrap(), "{field}={value:?}").expect("a string");
+    }
+}
+
+#[test]
+fn secrets_in_headers_bodies_and_queries_are_never_told() {
+    let clock = ManualClock::new();
+    let told = Everything::default();
+    let log = told.clone();
+    let pipeline = Pipeline::http()
+        .clock(clock.clock())
+        .rng(Rng::seeded(1))
+        .classify(Http::new().deadline_header(HeaderName::from_static("x-left")))
+        .observer(move |event: &Event| {
+            writeln!(log.0.lock().unwrap(), "{event:?}").expect("a string");
+        });
+    let replies = [
+        Reply::status(503)
+            .header("retry-after", SECRET)
+            .header("set-cookie", SECRET)
+            .header("proxy-status", SECRET)
+            .body(SECRET),
+        Reply::reset(),
+        Reply::status(429)
+            .header("x-ratelimit-reset", SECRET)
+            .body(SECRET),
+    ];
+    let service = ScriptedService::new(&clock, replies);
+    let client = pipeline.layer(service);
+    let request = || {
+        Request::put(format!("http://user:{SECRET}@service/?token={SECRET}"))
+            .header("authorization", SECRET)
+            .header("idempotency-key", SECRET)
+            .body(SECRET.to_owned())
+            .expect("valid")
+    };
+    let mut said = String::new();
+    let replayed = Replay::wrap(request(), 100);
+    write!(said, "{pipeline:?} {client:?} {:?}", replayed.body()).expect("a string");
+    tracing::subscriber::with_default(told.clone(), || {
+        let mut client = client.clone();
+        block_on(&clock, ServiceExt::<Request<String>>::ready(&mut client)).expect("always ready");
+        let call = client.call(request());
+        write!(said, "{call:?}").expect("a string");
+        let response = block_on(&clock, call).expect("a response");
+        let report = response.extensions().get::<Report>().expect("a report");
+        write!(said, "{report:?}").expect("a string");
+    });
+
+    let observed = told.0.lock().unwrap();
+    assert!(
+        observed.contains("http.request.resend_count"),
+        "nobody listened: {observed}"
+    );
+    assert!(observed.contains("attempt failed, will retry"));
+    assert!(!observed.contains(SECRET), "{observed}");
+    assert!(!said.contains(SECRET), "{said}");
+}
+
+#[test]
+fn an_error_says_nothing_of_the_operations_own_but_as_its_source() {
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::new().clock(clock.clock());
+    let call = pipeline.run(|_| async { Err::<(), _>(io::Error::other(SECRET)) });
+    let error = block_on(&clock, call).unwrap_err();
+    assert!(!error.to_string().contains(SECRET));
+    let source = std::error::Error::source(&error).expect("the operation's own");
+    assert_eq!(source.to_string(), SECRET);
+}

@@ -1,0 +1,387 @@
+//! The tower door, over tower's own layers.
+#![cfg(all(feature = "testing", feature = "tower"))]
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use evenkeel::http::Idempotent;
+use evenkeel::report::Stop;
+use evenkeel::testing::{ManualClock, Reply, ScriptedService, block_on};
+use evenkeel::verdict::EveryError;
+use evenkeel::{Cause, Deadline, Pipeline, Report, Retry, Rng};
+use http::{Method, Request};
+use tower::limit::ConcurrencyLimit;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+fn request(method: Method) -> Request<String> {
+    let request = Request::builder().method(method).uri("http://service/path");
+    request.body("body".to_owned()).expect("a valid request")
+}
+
+fn http(clock: &ManualClock) -> Pipeline<evenkeel::http::Http> {
+    Pipeline::http().clock(clock.clock()).rng(Rng::seeded(1))
+}
+
+/// Panics if it is called without having been ready, as tower's `ConcurrencyLimit` does.
+#[derive(Clone)]
+struct Strict {
+    ready: bool,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Service<u32> for Strict {
+    type Response = u32;
+    type Error = &'static str;
+    type Future = std::future::Ready<Result<u32, &'static str>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, fail: u32) -> Self::Future {
+        assert!(
+            std::mem::take(&mut self.ready),
+            "called without being ready"
+        );
+        let call = self.calls.fetch_add(1, Ordering::Relaxed) as u32;
+        std::future::ready(if call < fail { Err("busy") } else { Ok(call) })
+    }
+}
+
+#[tokio::test]
+async fn readiness_is_awaited_before_every_attempt() {
+    let strict = Strict {
+        ready: false,
+        calls: Arc::default(),
+    };
+    let service = Retry::constant(Duration::ZERO).layer(strict);
+    // Clones start unready; a call that was polled ready elsewhere must not count for them.
+    let mut first = service.clone();
+    first.ready().await.expect("always ready");
+    let mut second = first.clone();
+    assert_eq!(first.call(2).await, Ok(2));
+    assert_eq!(second.ready().await.expect("ready").call(0).await, Ok(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_a_concurrency_limit_every_attempt_takes_one_permit_and_waits_hold_none() {
+    let running = Arc::new(AtomicUsize::new(0));
+    let inner = {
+        let running = Arc::clone(&running);
+        service_fn(move |fails: bool| {
+            let running = Arc::clone(&running);
+            async move {
+                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
+                tokio::time::sleep(ms(10)).await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                if fails { Err("busy") } else { Ok(()) }
+            }
+        })
+    };
+    let limit = ConcurrencyLimit::new(inner, 1);
+    let service = Retry::constant(ms(1000)).max_attempts(3).layer(limit);
+    // The failing call waits a second between attempts; the others get through meanwhile.
+    let begun = tokio::time::Instant::now();
+    let failing = tokio::spawn(service.clone().oneshot(true));
+    tokio::time::sleep(ms(20)).await;
+    for _ in 0..10 {
+        service.clone().oneshot(false).await.expect("gets a permit");
+    }
+    assert!(begun.elapsed() < ms(500));
+    let error = failing.await.expect("no panic").unwrap_err();
+    assert_eq!(error.attempts(), 3);
+}
+
+#[test]
+fn waiting_for_readiness_between_attempts_ends_at_the_deadline() {
+    /// Fails once, and then is never ready again.
+    #[derive(Clone)]
+    struct Once(bool);
+
+    impl Service<()> for Once {
+        type Response = ();
+        type Error = &'static str;
+        type Future = std::future::Ready<Result<(), &'static str>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+            if self.0 {
+                Poll::Pending
+            } else {
+                Poll::Ready(Ok(()))
+            }
+        }
+
+        fn call(&mut self, (): ()) -> Self::Future {
+            self.0 = true;
+            std::future::ready(Err("busy"))
+        }
+    }
+
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::new()
+        .deadline(ms(100))
+        .retry(Retry::constant(ms(1)))
+        .clock(clock.clock());
+    let error = block_on(&clock, pipeline.layer(Once(false)).oneshot(())).unwrap_err();
+    assert!(error.is_timeout());
+    assert_eq!((error.attempts(), clock.elapsed()), (1, ms(100)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_works_over_buffer_and_load_shed() {
+    let strict = Strict {
+        ready: false,
+        calls: Arc::default(),
+    };
+    let service = ServiceBuilder::new()
+        .layer(Retry::constant(ms(1)).max_attempts(3))
+        .buffer(2)
+        .load_shed()
+        .concurrency_limit(1)
+        .service(strict);
+    assert_eq!(
+        service
+            .clone()
+            .oneshot(2)
+            .await
+            .expect("the third succeeds"),
+        2
+    );
+    let error = service.oneshot(99).await.unwrap_err();
+    assert_eq!(error.attempts(), 3);
+    assert!(matches!(error.into_cause(), Cause::Operation(boxed) if boxed.to_string() == "busy"));
+}
+
+#[test]
+fn an_idle_service_and_its_clones_hold_no_permit() {
+    let clock = ManualClock::new();
+    let limit = ConcurrencyLimit::new(service_fn(|()| async { Ok::<_, Infallible>(()) }), 1);
+    let service = Pipeline::new().clock(clock.clock()).layer(limit);
+    let idle: Vec<_> = (0..5).map(|_| service.clone()).collect();
+    for _ in 0..5 {
+        assert_eq!(block_on(&clock, service.clone().oneshot(())), Ok(()));
+    }
+    drop(idle);
+}
+
+#[test]
+fn a_readiness_error_comes_back_whole() {
+    #[derive(Clone)]
+    struct Closed;
+
+    impl Service<()> for Closed {
+        type Response = ();
+        type Error = &'static str;
+        type Future = std::future::Ready<Result<(), &'static str>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+            Poll::Ready(Err("closed"))
+        }
+
+        fn call(&mut self, (): ()) -> Self::Future {
+            unreachable!("never ready")
+        }
+    }
+
+    let clock = ManualClock::new();
+    let error = block_on(&clock, Pipeline::new().layer(Closed).oneshot(())).unwrap_err();
+    assert_eq!(error.into_cause(), Cause::Operation("closed"));
+}
+
+#[test]
+fn the_last_response_comes_back_unchanged_with_its_report() {
+    let clock = ManualClock::new();
+    let service = ScriptedService::new(&clock, [Reply::status(503).header("x-a", "b").body("why")]);
+    let client = http(&clock).layer(service);
+    let response = block_on(&clock, client.oneshot(request(Method::GET))).expect("a response");
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["x-a"], "b");
+    let report = response.extensions().get::<Report>().expect("a report");
+    assert_eq!(
+        (report.attempts(), report.stop()),
+        (3, Some(Stop::AttemptsExhausted))
+    );
+    assert_eq!(report.failures().len(), 3);
+    assert_eq!(report.waited(), clock.elapsed());
+}
+
+#[test]
+fn a_first_attempt_that_succeeds_leaves_no_report() {
+    let clock = ManualClock::new();
+    let service = ScriptedService::new(&clock, [Reply::status(200)]);
+    let client = http(&clock).layer(service);
+    let response = block_on(&clock, client.oneshot(request(Method::GET))).expect("a response");
+    assert!(response.extensions().get::<Report>().is_none());
+}
+
+#[test]
+fn a_request_is_repeated_only_if_idempotent_or_provably_unprocessed() {
+    let attempts = |request: Request<String>, reply: Reply| {
+        let clock = ManualClock::new();
+        let service = ScriptedService::new(&clock, [reply, Reply::status(200)]);
+        let client = http(&clock).layer(service.clone());
+        let _ = block_on(&clock, client.oneshot(request));
+        service.seen().len()
+    };
+    let with = |name: &'static str, value: &'static str| {
+        let mut request = request(Method::POST);
+        request
+            .headers_mut()
+            .insert(name, value.parse().expect("a value"));
+        request
+    };
+    let marked = |idempotent| {
+        let mut request = request(if idempotent {
+            Method::POST
+        } else {
+            Method::GET
+        });
+        request.extensions_mut().insert(Idempotent(idempotent));
+        request
+    };
+    for reply in [Reply::status(503), Reply::status(504), Reply::reset()] {
+        assert_eq!(attempts(request(Method::GET), reply.clone()), 2);
+        assert_eq!(attempts(request(Method::POST), reply.clone()), 1);
+        assert_eq!(attempts(request(Method::PATCH), reply.clone()), 1);
+        assert_eq!(attempts(with("idempotency-key", "7"), reply.clone()), 2);
+        assert_eq!(attempts(marked(true), reply.clone()), 2);
+        assert_eq!(attempts(marked(false), reply), 1);
+    }
+    for reply in [
+        Reply::status(421),
+        Reply::status(425),
+        Reply::refuse_stream(),
+    ] {
+        assert_eq!(attempts(request(Method::POST), reply), 2);
+    }
+    for status in [400, 404, 501, 505, 511, 525, 526] {
+        assert_eq!(
+            attempts(request(Method::GET), Reply::status(status)),
+            1,
+            "{status}"
+        );
+    }
+    for status in [
+        408, 421, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 527, 529,
+    ] {
+        assert_eq!(
+            attempts(request(Method::GET), Reply::status(status)),
+            2,
+            "{status}"
+        );
+    }
+}
+
+#[test]
+fn a_hint_past_the_cap_or_the_deadline_ends_the_call_at_once() {
+    for (hint, stop, attempts) in [
+        ("29", None, 2),
+        ("30", Some(Stop::DeadlineTooClose), 1),
+        ("300", Some(Stop::DeadlineTooClose), 1),
+        ("301", Some(Stop::HintTooFar), 1),
+    ] {
+        let clock = ManualClock::new();
+        let unavailable = Reply::status(503).header("retry-after", hint);
+        let service = ScriptedService::new(&clock, [unavailable, Reply::status(200)]);
+        let client = http(&clock).layer(service.clone());
+        let response = block_on(&clock, client.oneshot(request(Method::GET))).expect("a response");
+        assert_eq!(service.seen().len(), attempts, "{hint}");
+        let report = response.extensions().get::<Report>().expect("a report");
+        assert_eq!(report.stop(), stop, "{hint}");
+        if stop.is_some() {
+            assert_eq!(clock.elapsed(), Duration::ZERO);
+            let seconds = hint.parse().expect("a number");
+            assert!(report.retry_after() >= Some(Duration::from_secs(seconds)));
+            assert_eq!(report.retry_at().map(|at| at >= clock.now()), Some(true));
+        }
+    }
+}
+
+#[test]
+fn what_one_response_said_holds_for_other_requests_to_that_host() {
+    let clock = ManualClock::new();
+    let unavailable = Reply::status(503).header("retry-after", "7");
+    let service = ScriptedService::new(&clock, [unavailable, Reply::status(200)]);
+    let client = http(&clock).layer(service.clone());
+    // A POST isn't repeated, but what it was told counts.
+    let told = block_on(&clock, client.clone().oneshot(request(Method::POST)));
+    assert_eq!(told.expect("a response").status(), 503);
+    let elsewhere = Request::get("http://other/")
+        .body(String::new())
+        .expect("valid");
+    let elsewhere = block_on(&clock, client.clone().oneshot(elsewhere));
+    assert_eq!(elsewhere.expect("a response").status(), 200);
+    assert_eq!(clock.elapsed(), Duration::ZERO);
+    let here = block_on(&clock, client.oneshot(request(Method::POST)));
+    assert_eq!(here.expect("a response").status(), 200);
+    assert!(service.seen()[2].at >= Duration::from_secs(7));
+}
+
+#[test]
+fn the_callers_deadline_comes_with_the_request_and_goes_on_in_a_header() {
+    let clock = ManualClock::new();
+    let replies = [Reply::status(503).after(ms(1500)), Reply::status(200)];
+    let service = ScriptedService::new(&clock, replies);
+    let name = http::HeaderName::from_static("x-time-left-ms");
+    let pipeline = http(&clock)
+        .retry(Retry::constant(ms(500)))
+        .classify(evenkeel::http::Http::new().deadline_header(name.clone()));
+    let mut request = request(Method::GET);
+    let deadline = Deadline::after(clock.now(), ms(4000));
+    request.extensions_mut().insert(deadline);
+    let response = block_on(&clock, pipeline.layer(service.clone()).oneshot(request));
+    assert_eq!(response.expect("a response").status(), 200);
+    let told: Vec<_> = service
+        .seen()
+        .iter()
+        .map(|it| it.headers[&name].clone())
+        .collect();
+    assert_eq!(told, ["4000", "2000"]);
+}
+
+#[test]
+fn any_cloneable_request_goes_through_a_plain_pipeline() {
+    let clock = ManualClock::new();
+    let calls = AtomicUsize::new(0);
+    let echo = service_fn(|text: String| {
+        let call = calls.fetch_add(1, Ordering::Relaxed);
+        async move { if call == 0 { Err("busy") } else { Ok(text) } }
+    });
+    let pipeline: Pipeline<EveryError> = Pipeline::new()
+        .retry(Retry::constant(ms(1)))
+        .clock(clock.clock());
+    let got = block_on(&clock, pipeline.layer(echo).oneshot("hello".to_owned()));
+    assert_eq!(got, Ok("hello".to_owned()));
+}
+
+#[test]
+fn a_request_is_not_copied_where_no_retry_could_follow() {
+    static COPIES: AtomicUsize = AtomicUsize::new(0);
+
+    struct Counted;
+
+    impl Clone for Counted {
+        fn clone(&self) -> Self {
+            COPIES.fetch_add(1, Ordering::Relaxed);
+            Self
+        }
+    }
+
+    let clock = ManualClock::new();
+    let refuse = || service_fn(|_: Counted| async { Err::<(), _>("down") });
+    for (attempts, copies) in [(1, 0), (2, 1), (4, 3)] {
+        COPIES.store(0, Ordering::Relaxed);
+        let retry = Retry::constant(ms(1)).max_attempts(attempts);
+        let pipeline = Pipeline::new().retry(retry).clock(clock.clock());
+        let _ = block_on(&clock, pipeline.layer(refuse()).oneshot(Counted));
+        assert_eq!(COPIES.load(Ordering::Relaxed), copies);
+    }
+}
