@@ -139,7 +139,7 @@ impl<E> Error<Error<E>> {
     }
 }
 
-impl<E: fmt::Display> fmt::Display for Error<E> {
+impl<E> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             Cause::Config(error) => return error.fmt(f),
@@ -149,7 +149,7 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
         }
         let count = self.attempts();
         let attempts = if count == 1 { "attempt" } else { "attempts" };
-        write!(f, " ({count} {attempts} in {:?}", self.elapsed())?;
+        write!(f, " ({count} {attempts} in {:.1?}", self.elapsed())?;
         if let Some(stop) = self.report.stop {
             // What is obvious from the count needs no words.
             if stop != Stop::AttemptsExhausted && stop != Stop::NoRetryPolicy {

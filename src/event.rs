@@ -1,6 +1,7 @@
 //! What happened, for whoever listens. The one place that emits `tracing`.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::budget::Snapshot;
@@ -16,6 +17,8 @@ use crate::verdict::Verdict;
 pub enum Event {
     /// An attempt waits because the service asked for quiet; see [`hold`](crate::hold).
     Held {
+        /// The call: the same number for all events of one call, unique in this process.
+        call: u64,
         /// The number of the attempt that waits, from 1.
         attempt: u32,
         /// The wait that begins now.
@@ -23,6 +26,8 @@ pub enum Event {
     },
     /// A policy refused to begin an attempt.
     Reject {
+        /// The call: the same number for all events of one call, unique in this process.
+        call: u64,
         /// The number of the attempt that was refused, from 1.
         attempt: u32,
         /// Why.
@@ -32,6 +37,8 @@ pub enum Event {
     },
     /// An attempt failed and another follows.
     Retry {
+        /// The call: the same number for all events of one call, unique in this process.
+        call: u64,
         /// The number of the attempt that failed, from 1.
         attempt: u32,
         /// What its outcome meant.
@@ -43,6 +50,8 @@ pub enum Event {
     },
     /// An attempt failed and none follows.
     Stop {
+        /// The call: the same number for all events of one call, unique in this process.
+        call: u64,
         /// The number of the attempt that failed, from 1.
         attempt: u32,
         /// What its outcome meant.
@@ -54,6 +63,39 @@ pub enum Event {
         /// The budget, if there is one.
         budget: Option<Snapshot>,
     },
+}
+
+impl Event {
+    /// The call: the same number for all events of one call, unique in this process.
+    #[must_use]
+    pub const fn call(&self) -> u64 {
+        match self {
+            Self::Held { call, .. }
+            | Self::Reject { call, .. }
+            | Self::Retry { call, .. }
+            | Self::Stop { call, .. } => *call,
+        }
+    }
+
+    /// The number of the attempt, from 1.
+    #[must_use]
+    pub const fn attempt(&self) -> u32 {
+        match self {
+            Self::Held { attempt, .. }
+            | Self::Reject { attempt, .. }
+            | Self::Retry { attempt, .. }
+            | Self::Stop { attempt, .. } => *attempt,
+        }
+    }
+
+    /// What the attempt's outcome meant. `None` where there was no outcome.
+    #[must_use]
+    pub const fn verdict(&self) -> Option<Verdict> {
+        match self {
+            Self::Held { .. } | Self::Reject { .. } => None,
+            Self::Retry { verdict, .. } | Self::Stop { verdict, .. } => Some(*verdict),
+        }
+    }
 }
 
 /// Somebody who wants to know. Closures qualify.
@@ -71,13 +113,21 @@ impl<F: Fn(&Event) + Send + Sync> Observer for F {
     }
 }
 
-/// Tells `tracing` and the observer. `event` is only made if somebody listens.
-pub(crate) fn tell(observer: Option<&dyn Observer>, event: impl FnOnce() -> Event) {
+/// Tells `tracing` and the observer. `event` is only made, of the call's number, if somebody
+/// listens; a call that nobody was told of has the number zero until then.
+pub(crate) fn tell(
+    observer: Option<&dyn Observer>,
+    call: &mut u64,
+    event: impl FnOnce(u64) -> Event,
+) {
     let traced = tracing::enabled!(target: TARGET, tracing::Level::DEBUG);
     if !traced && observer.is_none() {
         return;
     }
-    let event = event();
+    if *call == 0 {
+        *call = CALLS.fetch_add(1, Ordering::Relaxed);
+    }
+    let event = event(*call);
     if traced {
         trace(&event);
     }
@@ -88,10 +138,15 @@ pub(crate) fn tell(observer: Option<&dyn Observer>, event: impl FnOnce() -> Even
 
 fn trace(event: &Event) {
     match event {
-        Event::Held { attempt, wait } => tracing::event!(
+        Event::Held {
+            call,
+            attempt,
+            wait,
+        } => tracing::event!(
             target: TARGET,
             tracing::Level::DEBUG,
             {
+                "call" = call,
                 "http.request.resend_count" = attempt - 1,
                 "wait" = ?wait.length(),
                 "reason" = %wait.reason(),
@@ -99,6 +154,7 @@ fn trace(event: &Event) {
             "attempt waits"
         ),
         Event::Reject {
+            call,
             attempt,
             reason,
             retry_after,
@@ -106,6 +162,7 @@ fn trace(event: &Event) {
             target: TARGET,
             tracing::Level::DEBUG,
             {
+                "call" = call,
                 "http.request.resend_count" = attempt - 1,
                 "reason" = %reason,
                 "retry_after" = retry_after.map(|wait| wait.as_secs_f64()),
@@ -113,6 +170,7 @@ fn trace(event: &Event) {
             "attempt refused"
         ),
         Event::Retry {
+            call,
             attempt,
             verdict,
             wait,
@@ -121,6 +179,7 @@ fn trace(event: &Event) {
             target: TARGET,
             tracing::Level::DEBUG,
             {
+                "call" = call,
                 "http.request.resend_count" = attempt,
                 "error.type" = %verdict.error_type(),
                 "wait" = ?wait.length(),
@@ -130,6 +189,7 @@ fn trace(event: &Event) {
             "attempt failed, will retry"
         ),
         Event::Stop {
+            call,
             attempt,
             verdict,
             stop,
@@ -139,6 +199,7 @@ fn trace(event: &Event) {
             target: TARGET,
             tracing::Level::DEBUG,
             {
+                "call" = call,
                 "http.request.resend_count" = attempt - 1,
                 "error.type" = %verdict.error_type(),
                 "reason" = %stop,
@@ -155,5 +216,7 @@ impl fmt::Debug for dyn Observer {
         f.write_str("Observer(..)")
     }
 }
+
+static CALLS: AtomicU64 = AtomicU64::new(1);
 
 const TARGET: &str = "evenkeel";

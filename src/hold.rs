@@ -7,6 +7,13 @@
 //! way back is spread over as long again as the hint, at most 30 s.
 //!
 //! While nothing is held this costs one atomic read.
+//!
+//! # What it does not do
+//!
+//! It believes that the hint is about the service. Where it is about one replica of many, or one
+//! tenant's quota behind a shared host, a single answer would silence calls that would have been
+//! served: there, switch it off with [`Pipeline::hold(false)`](crate::Pipeline::hold). Either way
+//! the call that was told waits.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;

@@ -8,13 +8,14 @@ use crate::verdict::{Processed, Verdict};
 /// What was done for one call.
 ///
 /// Found in [`Error::report`](crate::Error::report), and in the `extensions` of a response that
-/// took more than one attempt or was given back though it is a failure. A first attempt that
-/// succeeds leaves no report: it would be the only allocation of the call.
+/// took more than one attempt, was held, or was given back though it is a failure. A first attempt
+/// that succeeds at once leaves no report: it would be the only allocation of the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub(crate) attempts: u32,
     pub(crate) elapsed: Duration,
     pub(crate) failures: Vec<Failure>,
+    pub(crate) held: Duration,
     pub(crate) stop: Option<Stop>,
     pub(crate) retry_at: Option<Instant>,
     pub(crate) retry_after: Option<Duration>,
@@ -26,6 +27,7 @@ impl Report {
             attempts: 0,
             elapsed: Duration::ZERO,
             failures: Vec::new(),
+            held: Duration::ZERO,
             stop: None,
             retry_at: None,
             retry_after: None,
@@ -68,11 +70,23 @@ impl Report {
         self.retry_after
     }
 
-    /// The sum of the waits between attempts.
+    /// How long attempts were held because the service had asked for quiet; see
+    /// [`hold`](crate::hold).
+    #[must_use]
+    pub const fn held(&self) -> Duration {
+        self.held
+    }
+
+    /// The sum of all waits: between attempts, and while held.
     #[must_use]
     pub fn waited(&self) -> Duration {
         let waits = self.failures.iter().filter_map(|failure| failure.wait);
-        waits.fold(Duration::ZERO, |sum, wait| sum.saturating_add(wait.length))
+        waits.fold(self.held, |sum, wait| sum.saturating_add(wait.length))
+    }
+
+    /// Whether anything happened but a first attempt that succeeded.
+    pub(crate) const fn is_worth_telling(&self) -> bool {
+        !self.failures.is_empty() || !self.held.is_zero()
     }
 
     pub(crate) fn push(&mut self, failure: Failure) {

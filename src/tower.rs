@@ -25,7 +25,7 @@ use crate::verdict::{Classify, EveryError, Verdict};
 /// A service under a pipeline's policies.
 ///
 /// The inner service is asked for readiness before every attempt, and the instance that was asked
-/// is the one that is called; between attempts it holds no readiness, and so no permit of a
+/// is the one that is called; while a call waits it holds no readiness, and so no permit of a
 /// `ConcurrencyLimit` and no place in a `Buffer`.
 ///
 /// # Examples
@@ -141,7 +141,7 @@ impl<S, Q, C> Exchange<S, Q, C> {
 
 impl<S, Q, C> Operation for Exchange<S, Q, C>
 where
-    S: Service<Q>,
+    S: Service<Q> + Clone,
     C: Classify<S::Response, S::Error> + Protocol<Q, S::Response>,
 {
     type Value = S::Response;
@@ -154,6 +154,13 @@ where
             return Poll::Ready(Ok(()));
         }
         self.service.poll_ready(cx)
+    }
+
+    fn stand_down(&mut self) {
+        // A clone holds none of the permits that the instance that was made ready may hold.
+        if mem::take(&mut self.is_ready) {
+            self.service = self.service.clone();
+        }
     }
 
     fn begin(&mut self, attempt: Attempt, last: bool) -> S::Future {

@@ -282,7 +282,7 @@ fn errors_say_what_happened_in_one_line() {
     let said = error.to_string();
     assert_eq!(
         said,
-        "operation failed (2 attempts in 100ms, deadline too close)"
+        "operation failed (2 attempts in 100.0ms, deadline too close)"
     );
 }
 

@@ -326,6 +326,45 @@ fn what_one_response_said_holds_for_other_requests_to_that_host() {
 }
 
 #[test]
+fn a_held_attempt_has_its_whole_timeout_and_its_hold_is_reported() {
+    let clock = ManualClock::new();
+    let unavailable = Reply::status(503).header("retry-after", "5");
+    let slow = Reply::status(200).after(ms(900));
+    let service = ScriptedService::new(&clock, [unavailable, slow]);
+    let client = http(&clock).timeout(ms(1000)).layer(service);
+    let told = block_on(&clock, client.clone().oneshot(request(Method::POST)));
+    assert_eq!(told.expect("a response").status(), 503);
+    let held = block_on(&clock, client.oneshot(request(Method::POST))).expect("in time");
+    assert_eq!(held.status(), 200);
+    let report = held.extensions().get::<Report>().expect("it was held");
+    assert_eq!((report.attempts(), report.failures().len()), (1, 0));
+    assert!(report.held() >= ms(5000) && report.waited() == report.held());
+    assert_eq!(report.elapsed(), report.held() + ms(900));
+}
+
+#[test]
+fn a_held_call_holds_no_permit_of_the_service_below() {
+    let clock = ManualClock::new();
+    let unavailable = Reply::status(503).header("retry-after", "5");
+    let service = ScriptedService::new(&clock, [unavailable, Reply::status(200)]);
+    let client = http(&clock).layer(ConcurrencyLimit::new(service, 1));
+    let _ = block_on(&clock, client.clone().oneshot(request(Method::POST)));
+    let executor = evenkeel::testing::Executor::new(&clock);
+    let elsewhere = Request::get("http://other/")
+        .body(String::new())
+        .expect("valid");
+    let held = executor.spawn(client.clone().oneshot(request(Method::GET)));
+    let free = executor.spawn(client.oneshot(elsewhere));
+    executor.run_until_idle();
+    assert!(!held.is_finished() && free.is_finished());
+    assert_eq!(executor.run(), 0);
+    assert_eq!(
+        held.take().expect("done").expect("a response").status(),
+        200
+    );
+}
+
+#[test]
 fn the_callers_deadline_comes_with_the_request_and_goes_on_in_a_header() {
     let clock = ManualClock::new();
     let replies = [Reply::status(503).after(ms(1500)), Reply::status(200)];

@@ -24,7 +24,7 @@
 //! | setting | default | why |
 //! |---|---|---|
 //! | ratio | 10 % of first attempts | an outage costs the server a tenth more, not four times as much |
-//! | capacity | what the last 10 s earned, at least 3 tokens | a blip of some seconds is bridged, and a quiet client may still retry |
+//! | capacity | what the last 10 s earned, at least 3 tokens | a blip of some seconds is bridged, and a client that has earned nothing yet may retry too |
 //! | cost | 1 token for every kind of failure | |
 //! | floor | none | so many retries a second *per client* is no bound for a fleet; see [`Budget::floor`] |
 //!
@@ -401,7 +401,7 @@ fn tokens(millionths: u64) -> f64 {
 /// A blip of some seconds is bridged; an outage isn't fed with what an hour has earned.
 const CAPACITY_WINDOW: Duration = Duration::from_secs(10);
 
-/// A client with one call a minute may still retry it.
+/// A quiet client may retry its first failures; after them it lives on what it earns.
 const LEAST_CAPACITY: u32 = 3;
 
 /// Often enough for a capacity of ten seconds' traffic, seldom enough not to be felt.

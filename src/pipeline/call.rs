@@ -79,6 +79,8 @@ pin_project! {
 /// What a call remembers from poll to poll.
 #[derive(Debug)]
 struct State {
+    /// The number events know the call by; zero while there was none.
+    call: u64,
     /// Attempts begun.
     number: u32,
     /// When the call began; unread while nothing needed it.
@@ -174,7 +176,10 @@ where
                     let admitted = state.admit(this.operation, policies, &mut now);
                     match admitted {
                         Ok(true) => this.stage.set(Stage::Ready),
-                        Ok(false) => this.stage.set(Stage::Waiting),
+                        Ok(false) => {
+                            this.operation.stand_down();
+                            this.stage.set(Stage::Waiting);
+                        }
                         Err(cause) => {
                             this.stage.set(Stage::Done);
                             return Poll::Ready(Err(state.fail(cause, policies, &mut now)));
@@ -300,6 +305,7 @@ where
 impl State {
     const fn new() -> Self {
         Self {
+            call: 0,
             number: 0,
             began: None,
             deadline: None,
@@ -369,7 +375,8 @@ impl State {
             self.report.retry_after = Some(left);
             self.report.retry_at = Some(hold.until);
             let reason = Reason::Held;
-            tell(observer, || Event::Reject {
+            tell(observer, &mut self.call, |call| Event::Reject {
+                call,
                 attempt,
                 reason,
                 retry_after: Some(left),
@@ -385,8 +392,13 @@ impl State {
             reason: WaitReason::Held,
         };
         self.began.get_or_insert(at);
+        self.report.held = self.report.held.saturating_add(wait.length());
         self.wait = Some((wait, later(at, wait.length())));
-        tell(observer, || Event::Held { attempt, wait });
+        tell(observer, &mut self.call, |call| Event::Held {
+            call,
+            attempt,
+            wait,
+        });
         Ok(false)
     }
 
@@ -413,16 +425,11 @@ impl State {
 
     /// When the running attempt has to be over, and by which limit.
     fn attempt_ends(&mut self, policies: &Policies, now: &mut Moment) -> Option<(Instant, Why)> {
-        // Unread so far means that the first attempt has been polled once: it began just now.
-        let began = *self.began.get_or_insert_with(|| now.read(policies));
-        let timeout = policies.timeout.map(|length| {
-            let from = if self.number == 1 {
-                began
-            } else {
-                now.read(policies)
-            };
-            later(from, length)
-        });
+        // Asked when the attempt has been polled once: unless something had to be known before,
+        // this is the first reading of the clock, and the attempt began just now.
+        let at = now.read(policies);
+        self.began.get_or_insert(at);
+        let timeout = policies.timeout.map(|length| later(at, length));
         let deadline = self.deadline.map(Deadline::instant);
         match (timeout, deadline) {
             (None, None) => None,
@@ -480,7 +487,8 @@ impl State {
             Decision::Again { wait, withdrawal } => {
                 self.withdrawal = withdrawal;
                 self.wait = Some((wait, later(at, wait.length())));
-                tell(observer, || Event::Retry {
+                tell(observer, &mut self.call, |call| Event::Retry {
+                    call,
                     attempt,
                     verdict,
                     wait,
@@ -492,7 +500,8 @@ impl State {
                 self.report.stop = Some(stop);
                 self.report.retry_after = wait;
                 self.report.retry_at = wait.and_then(|wait| at.checked_add(wait));
-                tell(observer, || Event::Stop {
+                tell(observer, &mut self.call, |call| Event::Stop {
+                    call,
                     attempt,
                     verdict,
                     stop,
@@ -521,7 +530,7 @@ impl State {
     ) -> Result<O::Value, Error<O::Error>> {
         match outcome {
             Outcome::Returned(Ok(mut value)) => {
-                if !self.report.failures.is_empty() {
+                if self.report.is_worth_telling() {
                     operation.attach(&mut value, self.report(policies, now));
                 }
                 Ok(value)

@@ -26,6 +26,9 @@ pub trait Operation {
     /// Whether an attempt can begin. Asked before every attempt.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
 
+    /// Gives up the readiness it holds, if it holds any: the attempt has to wait.
+    fn stand_down(&mut self);
+
     /// Begins an attempt. None follows a `last` one, so it may take what the others copied.
     fn begin(&mut self, attempt: Attempt, last: bool) -> Self::Attempt;
 
@@ -74,6 +77,8 @@ where
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), E>> {
         Poll::Ready(Ok(()))
     }
+
+    fn stand_down(&mut self) {}
 
     fn begin(&mut self, attempt: Attempt, _last: bool) -> Fut {
         (self.attempt)(attempt)

@@ -25,6 +25,7 @@
 
 mod clock;
 mod executor;
+#[cfg(feature = "tower")]
 mod reply;
 mod script;
 
@@ -37,6 +38,7 @@ mod service;
 
 pub use clock::{ManualClock, Pending};
 pub use executor::{Executor, Task, block_on};
+#[cfg(feature = "tower")]
 pub use reply::Reply;
 pub use script::{Play, Script};
 #[cfg(feature = "testing-server")]

@@ -132,7 +132,7 @@ impl Reply {
         self
     }
 
-    /// Waits for `delay`, on tokio's clock, before doing anything. Default: no wait.
+    /// Waits for `delay` before doing anything. Default: no wait.
     pub fn after(mut self, delay: Duration) -> Self {
         self.after = delay;
         self
