@@ -85,7 +85,7 @@ impl Report {
     }
 
     /// Whether anything happened but a first attempt that succeeded.
-    pub(crate) const fn is_worth_telling(&self) -> bool {
+    pub(crate) fn is_worth_telling(&self) -> bool {
         !self.failures.is_empty() || !self.held.is_zero()
     }
 

@@ -203,8 +203,8 @@ where
         self.protocol.discard(response)
     }
 
-    fn attach(&self, response: &mut S::Response, report: Report) {
-        self.protocol.attach(response, report);
+    fn attach(&self, response: &mut S::Response, report: impl FnOnce() -> Report) {
+        self.protocol.attach(response, report());
     }
 }
 

@@ -205,7 +205,7 @@ where
                         return Poll::Ready(Err(state.fail(cause, policies, &mut now)));
                     }
                     Poll::Ready(ready) => {
-                        this.timer.set(None);
+                        clear(this.timer.as_mut());
                         let attempt = state.begin(policies, &mut now);
                         match ready {
                             Ok(()) => {
@@ -252,7 +252,7 @@ where
                         ready!(poll_timer(this.timer.as_mut(), cx));
                         now.forget();
                     }
-                    this.timer.set(None);
+                    clear(this.timer.as_mut());
                     this.stage.set(Stage::Waiting);
                     continue;
                 }
@@ -280,7 +280,7 @@ where
 
             // The attempt and its timer are over, whatever comes next.
             this.stage.set(Stage::Done);
-            this.timer.set(None);
+            clear(this.timer.as_mut());
             let verdict = match &outcome {
                 Outcome::Returned(result) => this.operation.classify(result.as_ref()),
                 Outcome::TimedOut(_) => Verdict::transient().label(Label::Name("timeout")),
@@ -531,7 +531,7 @@ impl State {
         match outcome {
             Outcome::Returned(Ok(mut value)) => {
                 if self.report.is_worth_telling() {
-                    operation.attach(&mut value, self.report(policies, now));
+                    operation.attach(&mut value, || self.report(policies, now));
                 }
                 Ok(value)
             }
@@ -582,6 +582,13 @@ fn poll_timer(timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> 
     match timer.as_pin_mut() {
         Some(sleep) => sleep.poll(cx),
         None => Poll::Ready(()),
+    }
+}
+
+/// Most attempts are over before they needed a timer.
+fn clear(mut timer: Pin<&mut Option<Sleep>>) {
+    if timer.is_some() {
+        timer.set(None);
     }
 }
 

@@ -50,8 +50,8 @@ pub trait Operation {
     /// Clears a rejected value away, such as by reading the rest of a response.
     fn discard(&mut self, value: Self::Value) -> Self::Discard;
 
-    /// Attaches the report to a value on its way to the caller.
-    fn attach(&self, value: &mut Self::Value, report: Report);
+    /// Attaches the report to a value on its way to the caller, if the value can hold it.
+    fn attach(&self, value: &mut Self::Value, report: impl FnOnce() -> Report);
 }
 
 /// A closure that makes attempts.
@@ -108,7 +108,7 @@ where
         std::future::ready(())
     }
 
-    fn attach(&self, _: &mut T, _: Report) {}
+    fn attach(&self, _: &mut T, _: impl FnOnce() -> Report) {}
 }
 
 impl<C, F> fmt::Debug for Closure<C, F> {
