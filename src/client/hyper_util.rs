@@ -40,6 +40,11 @@ fn read_hyper(error: &hyper::Error) -> Option<Verdict> {
 }
 
 fn read_h2(error: &h2::Error) -> Option<Verdict> {
+    if error.is_reset() && !error.is_remote() && !error.is_library() {
+        // Our own side gave up on the stream: hyper does when the request's body fails, with
+        // whatever reason that error carries, so this comes before what a server's reason proves.
+        return Some(Verdict::new(Kind::RequestFault).label(Label::Name("request")));
+    }
     if error.reason() == Some(Reason::REFUSED_STREAM) {
         // RFC 9113, 8.7: no application processing has occurred.
         return Some(unprocessed("refused_stream"));

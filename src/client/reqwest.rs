@@ -15,8 +15,9 @@ use pin_project_lite::pin_project;
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
 use crate::error::{Cause, Error};
+use crate::hold::Key;
 use crate::http::errors::{chain, connect_verdict, maybe, unprocessed};
-use crate::http::{Drain, Http, is_idempotent, status_verdict};
+use crate::http::{Drain, Http, is_idempotent, service_key, status_verdict};
 use crate::pipeline::{Call, Pipeline, Policies, Protocol};
 use crate::report::Report;
 use crate::tower::Exchange;
@@ -169,6 +170,11 @@ impl Protocol<Request, Response> for Http {
 
     fn deadline(&self, _: &Request) -> Option<Deadline> {
         None
+    }
+
+    fn key(&self, request: &Request) -> Option<Key> {
+        let url = request.url();
+        Some(service_key(url.scheme(), url.host_str()?, url.port()))
     }
 
     fn prepare(&self, request: &mut Request, attempt: &Attempt) {

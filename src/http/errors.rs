@@ -25,6 +25,7 @@ use crate::verdict::{Kind, Label, Processed, Verdict};
 /// | timed out after it was sent | `timeout` | transient | maybe |
 /// | broken off after the answer began | `body` | transient | yes |
 /// | the request itself is malformed | `request` | the request's fault | no |
+/// | the request's body failed | `request` | the request's fault | maybe |
 ///
 /// # Examples
 ///

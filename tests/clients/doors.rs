@@ -1,0 +1,122 @@
+//! What each door lets the caller say of one request.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use evenkeel::client::reqwest::SendWith;
+use evenkeel::error::Limit;
+use evenkeel::http::Idempotent;
+use evenkeel::testing::{Reply, Server};
+use evenkeel::{Cause, Deadline, Error};
+use http::Request;
+use http_body_util::Full;
+use tower::{ServiceBuilder, ServiceExt};
+
+use crate::support::{Clients, VERSIONS, ms, ok, pipeline, status};
+
+#[tokio::test]
+async fn promise_2_the_callers_own_deadline_replaces_the_pipelines() {
+    for version in VERSIONS {
+        let server = Server::scripted([Reply::stall()]).await.unwrap();
+        let url = server.url("/");
+        let Clients { hyper, reqwest } = Clients::new(version);
+        let soon = || Deadline::after(Instant::now(), ms(50));
+
+        let mut request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
+        request.extensions_mut().insert(soon());
+        let service = ServiceBuilder::new().layer(pipeline()).service(hyper);
+        ended_by_deadline(&service.oneshot(request).await.unwrap_err());
+
+        let sending = reqwest.get(&url).send_with(&pipeline()).until(soon()).await;
+        ended_by_deadline(&sending.unwrap_err());
+
+        let pipeline = pipeline().idempotent(true);
+        let run = pipeline
+            .run(|_| reqwest.get(&url).send())
+            .until(soon())
+            .await;
+        ended_by_deadline(&run.unwrap_err());
+
+        let client = reqwest_middleware::ClientBuilder::new(reqwest).with(pipeline);
+        let request = client.build().get(&url).with_extension(soon()).send().await;
+        let Err(reqwest_middleware::Error::Middleware(error)) = request else {
+            panic!("not the pipeline's error: {request:?}");
+        };
+        let error = error.downcast_ref::<Error<reqwest_middleware::Error>>();
+        ended_by_deadline(error.expect("the pipeline's error"));
+    }
+}
+
+#[tokio::test]
+async fn promise_7_the_caller_can_say_that_a_post_may_be_repeated() {
+    for version in VERSIONS {
+        let server = Server::with(|request| match request.number() {
+            // The first attempt of each call below.
+            1 | 3 | 5 => status(503),
+            _ => ok(),
+        });
+        let server = server.await.unwrap();
+        let url = server.url("/");
+        let Clients { hyper, reqwest } = Clients::new(version);
+
+        let mut request = Request::post(&url).body(Full::from("search")).unwrap();
+        request.extensions_mut().insert(Idempotent(true));
+        let service = ServiceBuilder::new().layer(pipeline()).service(hyper);
+        assert_eq!(service.oneshot(request).await.unwrap().status(), 200);
+
+        let pipeline = pipeline();
+        let sending = reqwest.post(&url).send_with(&pipeline).idempotent(true);
+        assert_eq!(sending.await.unwrap().status(), 200);
+
+        let client = reqwest_middleware::ClientBuilder::new(reqwest).with(pipeline);
+        let request = client.build().post(&url).with_extension(Idempotent(true));
+        assert_eq!(request.send().await.unwrap().status(), 200);
+
+        assert_eq!(server.received().len(), 6);
+    }
+}
+
+#[tokio::test]
+async fn promise_7_the_caller_can_say_that_a_get_may_not_be_repeated() {
+    for version in VERSIONS {
+        let server = Server::scripted([status(503)]).await.unwrap();
+        let url = server.url("/");
+        let Clients { hyper, reqwest } = Clients::new(version);
+
+        let mut request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
+        request.extensions_mut().insert(Idempotent(false));
+        let service = ServiceBuilder::new().layer(pipeline()).service(hyper);
+        assert_eq!(service.oneshot(request).await.unwrap().status(), 503);
+
+        let pipeline = pipeline();
+        let sending = reqwest.get(&url).send_with(&pipeline).idempotent(false);
+        assert_eq!(sending.await.unwrap().status(), 503);
+
+        let client = reqwest_middleware::ClientBuilder::new(reqwest).with(pipeline);
+        let request = client.build().get(&url).with_extension(Idempotent(false));
+        assert_eq!(request.send().await.unwrap().status(), 503);
+
+        assert_eq!(server.received().len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn promise_9_a_request_that_can_not_be_built_is_reqwests_own_error() {
+    let client = Clients::new(http::Version::HTTP_11).reqwest;
+    let error = client
+        .get("no address")
+        .send_with(&pipeline())
+        .await
+        .unwrap_err();
+    assert!(error.operation().expect("reqwest's own").is_builder());
+    assert_eq!(error.attempts(), 0);
+}
+
+#[track_caller]
+fn ended_by_deadline<E>(error: &Error<E>) {
+    let Cause::Elapsed(elapsed) = error.cause() else {
+        panic!("not out of time");
+    };
+    assert_eq!(elapsed.limit(), Limit::Deadline);
+    assert!(elapsed.length() <= ms(50));
+}
