@@ -19,7 +19,10 @@ fn plain_values_are_read_and_written_in_words_and_numbers() {
 #[test]
 fn nonsense_is_refused_with_its_name() {
     for nonsense in ["-0.1", "1000.1", "1e400", "\"much\""] {
-        assert!(serde_json::from_str::<Ratio>(nonsense).is_err(), "{nonsense}");
+        assert!(
+            serde_json::from_str::<Ratio>(nonsense).is_err(),
+            "{nonsense}"
+        );
     }
     let error = serde_json::from_str::<Ratio>("-1").unwrap_err().to_string();
     assert!(error.contains("ratio must be from 0 to 1000"), "{error}");

@@ -43,6 +43,9 @@ pub trait SendWith {
     ///
     /// Requests with a body that reqwest can't clone, such as a stream, are sent once.
     ///
+    /// A reqwest client repeats some refused HTTP/2 requests by itself, unseen by budget and
+    /// report; `ClientBuilder::retry(reqwest::retry::never())` leaves all of that to the pipeline.
+    ///
     /// # Errors
     ///
     /// The last attempt's own `reqwest::Error`, unchanged, or which policy ended the call. A

@@ -97,6 +97,29 @@ impl Http {
         })
     }
 
+    /// The same knowledge of errors for closures that return something else than a response, such
+    /// as a decoded body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use evenkeel::{Pipeline, http::Http, verdict::Processed};
+    /// use std::io::{Error, ErrorKind};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let pipeline = Pipeline::http().classify(Http::new().errors_only());
+    /// // Stands for `client.get(url).send().await?.json().await`.
+    /// let orders = pipeline.run(|attempt| async move {
+    ///     if attempt.is_retry() { Ok(7) } else { Err(Error::from(ErrorKind::ConnectionRefused)) }
+    /// });
+    /// assert_eq!(orders.await.unwrap(), 7);
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn errors_only(self) -> HttpErrors {
+        HttpErrors(self)
+    }
+
     /// Sends the time left to the deadline, in whole milliseconds, in this header of every
     /// attempt, so that the server can give up when the caller has. Default: not sent.
     #[must_use]
@@ -159,6 +182,19 @@ impl<B, E: 'static> Classify<Response<B>, E> for Http {
         match outcome {
             Ok(response) => self.response(response.status(), response.headers()),
             Err(error) => self.error(error),
+        }
+    }
+}
+
+/// Knows HTTP clients' errors alone: every `Ok` is a success. See [`Http::errors_only`].
+#[derive(Clone, Debug, Default)]
+pub struct HttpErrors(Http);
+
+impl<T, E: 'static> Classify<T, E> for HttpErrors {
+    fn classify(&self, outcome: Result<&T, &E>) -> Verdict {
+        match outcome {
+            Ok(_) => Verdict::success(),
+            Err(error) => self.0.error(error),
         }
     }
 }

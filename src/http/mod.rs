@@ -44,9 +44,9 @@ mod replay;
 mod retry_after;
 mod status;
 
-pub use classifier::Http;
 #[cfg(feature = "reqwest")]
 pub(crate) use classifier::{DRAIN_LIMIT, service_key};
+pub use classifier::{Http, HttpErrors};
 pub use drain::Drain;
 pub use errors::classify_error;
 pub use evidence::provably_not_sent;

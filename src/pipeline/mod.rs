@@ -208,6 +208,10 @@ impl<C> Pipeline<C> {
     /// Attempts run one after another; `operation` is told about each. It may borrow, and runs in
     /// the caller's task: nothing is spawned.
     ///
+    /// To the engine a closure is opaque. Whether it may be repeated is said by
+    /// [`idempotent`](Self::idempotent), which service it calls by [`Call::keyed`]; a rejected value
+    /// is dropped, not drained, and a success brings no report. For HTTP the other doors know more.
+    ///
     /// # Errors
     ///
     /// The last outcome's own error, whole, or which policy ended the call and when to come back.
