@@ -84,11 +84,6 @@ impl Report {
         waits.fold(self.held, |sum, wait| sum.saturating_add(wait.length))
     }
 
-    /// Whether anything happened but a first attempt that succeeded.
-    pub(crate) fn is_worth_telling(&self) -> bool {
-        !self.failures.is_empty() || !self.held.is_zero()
-    }
-
     pub(crate) fn push(&mut self, failure: Failure) {
         if self.failures.len() == KEPT_FAILURES {
             self.failures.remove(0);

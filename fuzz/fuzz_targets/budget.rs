@@ -79,7 +79,10 @@ fuzz_target!(|data: &[u8]| {
     }
 
     let snapshot = budget.snapshot();
-    assert_eq!((snapshot.first_attempts, snapshot.extra_attempts), (firsts, extra));
+    assert_eq!(
+        (snapshot.first_attempts, snapshot.extra_attempts),
+        (firsts, extra)
+    );
     let free = (model.level - model.reserved) as f64 / TOKEN as f64;
     assert!((snapshot.available - free).abs() < 1e-6);
 });

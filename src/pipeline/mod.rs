@@ -15,6 +15,7 @@
 mod call;
 mod operation;
 mod protocol;
+mod state;
 
 use std::fmt;
 use std::sync::Arc;
