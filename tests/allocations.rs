@@ -41,8 +41,8 @@ fn a_call_that_succeeds_at_once_allocates_nothing_of_its_own() {
             .body(String::new())
             .expect("valid")
     };
-    let one = request();
-    let copy = allocations(|| drop(one.clone()));
+    let model = request();
+    let copy = allocations(|| drop(model.clone()));
     let (first, second) = (request(), request());
     assert_eq!(
         allocations(|| drop(now(repeated.call(first)))),
@@ -50,11 +50,11 @@ fn a_call_that_succeeds_at_once_allocates_nothing_of_its_own() {
         "copied once"
     );
 
-    let mut once = http
+    let mut unrepeated = http
         .retry(retry().max_attempts(1))
         .layer(service_fn(answer));
     assert_eq!(
-        allocations(|| drop(now(once.call(second)))),
+        allocations(|| drop(now(unrepeated.call(second)))),
         0,
         "never copied"
     );

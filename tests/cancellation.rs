@@ -81,17 +81,18 @@ fn a_call_dropped_after_any_poll_gives_back_all_it_held() {
         });
         let done = drive(&clock, call, polls);
 
-        let begun = script.begun().len();
+        let begun = u32::try_from(script.begun().len()).expect("four at most");
         let extra = begun.saturating_sub(1);
         assert_eq!(alive.load(Ordering::Relaxed), 0, "an attempt lives on");
         assert!(clock.pending().is_empty(), "a timer lives on");
         let snapshot = budget.snapshot();
         assert_eq!(
-            snapshot.extra_attempts as usize, extra,
+            snapshot.extra_attempts,
+            u64::from(extra),
             "after {polls} polls"
         );
         // Full to begin with, so the one first attempt earned nothing.
-        let left = 10.0 - extra as f64;
+        let left = 10.0 - f64::from(extra);
         assert!(
             (snapshot.available - left).abs() < 1e-9,
             "after {polls} polls: {snapshot:?}"

@@ -61,7 +61,7 @@ proptest! {
         // No attempt begins without time left, and each was told the truth about it.
         for (begun, attempt) in script.begun().iter().zip(script.attempts()) {
             prop_assert!(*begun < ms(deadline));
-            prop_assert_eq!(attempt.time_left(), Some(ms(deadline) - *begun));
+            prop_assert_eq!(attempt.time_left(), ms(deadline).checked_sub(*begun));
             prop_assert_eq!(attempt.elapsed(), *begun);
         }
         prop_assert!(clock.pending().is_empty(), "timers left behind");

@@ -251,7 +251,7 @@ fn an_observer_may_use_the_budget_it_is_told_about() {
         .retry(Retry::constant(ms(1)).budget(budget))
         .clock(clock.clock())
         .observer(move |_: &Event| {
-            drop(watched.withdraw(Kind::Transient, std::time::Instant::now()))
+            drop(watched.withdraw(Kind::Transient, std::time::Instant::now()));
         });
     let _ = block_on(&clock, pipeline.run(|_| async { Err::<(), _>("down") }));
 }

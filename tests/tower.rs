@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn http(clock: &ManualClock) -> Pipeline<evenkeel::http::Http> {
 #[derive(Clone)]
 struct Strict {
     ready: bool,
-    calls: Arc<AtomicUsize>,
+    calls: Arc<AtomicU32>,
 }
 
 impl Service<u32> for Strict {
@@ -51,7 +51,7 @@ impl Service<u32> for Strict {
             std::mem::take(&mut self.ready),
             "called without being ready"
         );
-        let call = self.calls.fetch_add(1, Ordering::Relaxed) as u32;
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
         std::future::ready(if call < fail { Err("busy") } else { Ok(call) })
     }
 }

@@ -310,7 +310,10 @@ impl State {
 
     fn report(&mut self, policies: &Policies, now: &mut Moment) -> Report {
         let story = self.story.take();
-        let mut report = story.map_or_else(Report::new, |story| story.report);
+        let mut report = story.map_or_else(Report::new, |mut story| {
+            story.report.call = story.call;
+            story.report
+        });
         report.attempts = self.number;
         report.elapsed = match self.began {
             Some(began) => now.read(policies).saturating_duration_since(began),
