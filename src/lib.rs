@@ -26,8 +26,8 @@
 //! | you have | reach for |
 //! |---|---|
 //! | an async call | [`Pipeline::run`], or [`Retry::run`] for retries alone |
-//! | hyper-util, tonic, anything tower | a [`Pipeline`] as a layer (see [`tower`]); [`Pipeline::http`] for HTTP |
-//! | reqwest | [`SendWith::send_with`](client::reqwest::SendWith), the tower layer, or reqwest-middleware |
+//! | hyper-util, anything tower | a [`Pipeline`] as a layer (see [`tower`]); [`Pipeline::http`] for HTTP |
+//! | reqwest | [`send_with`](client::reqwest::SendWith), the tower layer, or reqwest-middleware |
 //! | a loop of your own | [`Backoff::delays`](backoff::Backoff::delays), [`Budget`], [`http::retry_after`], [`http::server_hint`] |
 //! | a unit test | [`testing`] |
 //!
@@ -42,7 +42,7 @@
 //!
 //! - The **deadline** covers everything: attempts, waits, queues. A wait that would pass it is not
 //!   begun; the call fails at once and says when to come back.
-//! - A **[retry](retry)** needs a failure that may pass, a request that may be repeated
+//! - A **[retry]** needs a failure that may pass, a request that may be repeated
 //!   (idempotent, or provably not processed), attempts, time and budget.
 //! - The **[budget]** ties the extra attempts of all calls to a share of the first ones.
 //! - A **[hold]** makes what one response asked for count for every call to that service.

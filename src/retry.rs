@@ -52,6 +52,8 @@ pub struct Retry {
     max_attempts: u32,
     backoff: Backoff,
     rate_limited: Option<Backoff>,
+    /// `rate_limited` was asked for, and is no default.
+    own_rate_limited: bool,
     budget: Option<Budget>,
     max_hint: Duration,
     hint_spread: Duration,
@@ -64,6 +66,7 @@ impl Retry {
             max_attempts: MAX_ATTEMPTS,
             backoff,
             rate_limited: None,
+            own_rate_limited: false,
             budget: None,
             max_hint: MAX_HINT,
             hint_spread: HINT_SPREAD,
@@ -74,7 +77,10 @@ impl Retry {
     /// limit from 1 s.
     pub fn exponential(first: Duration) -> Self {
         let rate_limited = Backoff::exponential(first.max(RATE_LIMITED_FIRST));
-        Self::new(Backoff::exponential(first)).after_rate_limit(rate_limited)
+        Self {
+            rate_limited: Some(rate_limited),
+            ..Self::new(Backoff::exponential(first))
+        }
     }
 
     /// Waits the same each time, without jitter, also after a rate limit.
@@ -89,9 +95,11 @@ impl Retry {
         self
     }
 
-    /// The schedule of delays. Default: exponential from 100 ms.
+    /// The schedule of delays, also after a rate limit unless
+    /// [`after_rate_limit`](Self::after_rate_limit) gives another. Default: exponential from 100 ms.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
+        self.rate_limited = self.rate_limited.filter(|_| self.own_rate_limited);
         self
     }
 
@@ -99,6 +107,7 @@ impl Retry {
     /// ordinary schedule where that was given by hand.
     pub fn after_rate_limit(mut self, backoff: Backoff) -> Self {
         self.rate_limited = Some(backoff);
+        self.own_rate_limited = true;
         self
     }
 
@@ -116,7 +125,7 @@ impl Retry {
     }
 
     /// How far apart a fleet is spread that was told to wait: up to the hint's own length again,
-    /// but no more than this, and no more than the deadline leaves. Zero: not at all.
+    /// but no more than this, and no more than half of what the deadline leaves. Zero: not at all.
     /// Default: 30 s.
     pub const fn hint_spread(mut self, widest: Duration) -> Self {
         self.hint_spread = widest;
@@ -142,6 +151,10 @@ impl Retry {
         self.budget.as_ref()
     }
 
+    pub(crate) const fn longest_hint(&self) -> Duration {
+        self.max_hint
+    }
+
     /// Whether a retry could follow this attempt at all.
     pub(crate) const fn may_follow(&self, number: u32) -> bool {
         number < self.max_attempts
@@ -151,7 +164,7 @@ impl Retry {
     pub(crate) fn decide(
         &self,
         failed: &Failed,
-        progress: &mut Progress,
+        courses: &mut Courses,
         draws: &mut Draws,
     ) -> Decision {
         let verdict = failed.verdict;
@@ -165,9 +178,9 @@ impl Retry {
             let (stop, wait) = (Stop::HintTooFar, Some(hint));
             return Decision::Stop { stop, wait };
         }
-        let backoff = match (&self.rate_limited, verdict.kind()) {
-            (Some(backoff), Kind::RateLimited) => backoff,
-            _ => &self.backoff,
+        let (backoff, progress) = match (&self.rate_limited, verdict.kind()) {
+            (Some(backoff), Kind::RateLimited) => (backoff, &mut courses.rate_limited),
+            _ => (&self.backoff, &mut courses.own),
         };
         let Some(delay) = backoff.next(progress, draws) else {
             return stop(Stop::BackoffExhausted);
@@ -244,9 +257,9 @@ impl Retry {
         room: Option<Duration>,
         draws: &mut Draws,
     ) -> Duration {
-        // A spread past the deadline would fail calls that the server is ready to answer.
+        // A spread up to the deadline would leave no time for the answer.
         let free = room.map_or(Duration::MAX, |room| room.saturating_sub(left));
-        let widest = hint.min(self.hint_spread).min(free.saturating_sub(NANO));
+        let widest = hint.min(self.hint_spread).min(free / 2);
         left.saturating_add(Duration::from_nanos(draws.up_to(count(widest))))
     }
 }
@@ -281,6 +294,22 @@ impl Failed {
     }
 }
 
+/// How far a call has come in each schedule.
+#[derive(Debug)]
+pub(crate) struct Courses {
+    own: Progress,
+    rate_limited: Progress,
+}
+
+impl Courses {
+    pub(crate) const fn new() -> Self {
+        Self {
+            own: Progress::new(),
+            rate_limited: Progress::new(),
+        }
+    }
+}
+
 /// What to do after a failure.
 #[derive(Debug)]
 pub(crate) enum Decision {
@@ -303,8 +332,6 @@ const RATE_LIMITED_FIRST: Duration = Duration::from_secs(1);
 const MAX_HINT: Duration = Duration::from_secs(300);
 
 const HINT_SPREAD: Duration = Duration::from_secs(30);
-
-const NANO: Duration = Duration::from_nanos(1);
 
 #[cfg(test)]
 mod tests {
@@ -335,7 +362,7 @@ mod tests {
 
     fn decide(policy: &Retry, failed: &Failed) -> Decision {
         let mut draws = Rng::seeded(1).draws();
-        policy.decide(failed, &mut Progress::new(), &mut draws)
+        policy.decide(failed, &mut Courses::new(), &mut draws)
     }
 
     fn stop_of(policy: &Retry, failed: &Failed) -> Option<Stop> {
@@ -364,7 +391,7 @@ mod tests {
             failed.deadline = Some(Deadline::at(failed.now + ms(left)));
             failed.least_time = ms(least);
             let mut draws = Rng::seeded(seed).draws();
-            match policy.decide(&failed, &mut Progress::new(), &mut draws) {
+            match policy.decide(&failed, &mut Courses::new(), &mut draws) {
                 Decision::Again { wait, .. } => {
                     prop_assert!(wait.length >= ms(hint));
                     prop_assert!(wait.length + ms(least) < ms(left));
@@ -388,7 +415,7 @@ mod tests {
         let policy = Retry::default();
         let at_cap = failed(overloaded(secs(300)));
         assert_eq!(stop_of(&policy, &at_cap), None);
-        let past = failed(overloaded(secs(300) + NANO));
+        let past = failed(overloaded(secs(300) + Duration::from_nanos(1)));
         assert_eq!(stop_of(&policy, &past), Some(Stop::HintTooFar));
     }
 
@@ -399,7 +426,7 @@ mod tests {
         let mut waits: Vec<_> = (0..100)
             .filter_map(|seed| {
                 let mut draws = Rng::seeded(seed).draws();
-                match policy.decide(&failed, &mut Progress::new(), &mut draws) {
+                match policy.decide(&failed, &mut Courses::new(), &mut draws) {
                     Decision::Again { wait, .. } => Some(wait.length),
                     Decision::Stop { .. } => None,
                 }
@@ -482,11 +509,8 @@ mod tests {
             let sum: Duration = (0..200)
                 .filter_map(|seed| {
                     let mut draws = Rng::seeded(seed).draws();
-                    match Retry::default().decide(
-                        &failed(verdict),
-                        &mut Progress::new(),
-                        &mut draws,
-                    ) {
+                    match Retry::default().decide(&failed(verdict), &mut Courses::new(), &mut draws)
+                    {
                         Decision::Again { wait, .. } => Some(wait.length),
                         Decision::Stop { .. } => None,
                     }
@@ -496,6 +520,40 @@ mod tests {
         };
         assert!(first(Verdict::transient()) < Duration::from_millis(60));
         assert!(first(Verdict::new(Kind::RateLimited)) > Duration::from_millis(440));
+    }
+
+    #[test]
+    fn each_schedule_goes_its_own_course() {
+        let seconds = |list: [u64; 3]| Backoff::custom(move || list.map(secs));
+        let policy = Retry::new(seconds([1, 2, 3]))
+            .after_rate_limit(seconds([10, 20, 30]))
+            .max_attempts(9);
+        let (mut courses, mut draws) = (Courses::new(), Rng::seeded(1).draws());
+        let (transient, limited) = (Verdict::transient(), Verdict::new(Kind::RateLimited));
+        let waits = [transient, limited, limited, transient].map(|verdict| {
+            match policy.decide(&failed(verdict), &mut courses, &mut draws) {
+                Decision::Again { wait, .. } => wait.length.as_secs(),
+                Decision::Stop { stop, .. } => panic!("{stop}"),
+            }
+        });
+        assert_eq!(waits, [1, 10, 20, 2]);
+    }
+
+    #[test]
+    fn a_schedule_given_by_hand_counts_after_a_rate_limit_too() {
+        let limited = failed(Verdict::new(Kind::RateLimited));
+        let by_hand = Retry::default().backoff(Backoff::constant(secs(7)));
+        let Decision::Again { wait, .. } = decide(&by_hand, &limited) else {
+            panic!("stopped")
+        };
+        assert_eq!(wait.length, secs(7));
+        let both = Retry::default()
+            .after_rate_limit(Backoff::constant(secs(9)))
+            .backoff(Backoff::constant(secs(7)));
+        let Decision::Again { wait, .. } = decide(&both, &limited) else {
+            panic!("stopped")
+        };
+        assert_eq!(wait.length, secs(9));
     }
 
     #[test]

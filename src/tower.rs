@@ -5,7 +5,7 @@
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::Request;
 use http_body::Body;
@@ -110,7 +110,7 @@ pub type ResponseFuture<S, Q, C> = Call<Arc<Policies>, Exchange<S, Q, C>>;
 /// A service and the request to make of it.
 pub struct Exchange<S, Q, C> {
     service: S,
-    /// The service was made ready by whoever made the exchange.
+    /// The service was made ready, here or by whoever made the exchange.
     is_ready: bool,
     protocol: C,
     /// What attempts are copied from. Gone once it was sent itself.
@@ -150,10 +150,11 @@ where
     type Discard = C::Discard;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        if mem::take(&mut self.is_ready) {
-            return Poll::Ready(Ok(()));
+        if !self.is_ready {
+            ready!(self.service.poll_ready(cx))?;
+            self.is_ready = true;
         }
-        self.service.poll_ready(cx)
+        Poll::Ready(Ok(()))
     }
 
     fn stand_down(&mut self) {
@@ -164,6 +165,7 @@ where
     }
 
     fn begin(&mut self, attempt: Attempt, last: bool) -> S::Future {
+        self.is_ready = false;
         let copy = self.request.as_ref().filter(|_| !last);
         let copy = copy.and_then(|request| self.protocol.copy(request));
         if copy.is_none() {
@@ -197,6 +199,11 @@ where
             Some(request) => self.protocol.key(request),
             None => self.key,
         }
+    }
+
+    fn answered_by(&self, response: &S::Response) -> Option<Key> {
+        let told = self.protocol.answered_by(response);
+        told.or_else(|| self.key())
     }
 
     fn discard(&mut self, response: S::Response) -> C::Discard {

@@ -24,7 +24,7 @@ fn a_call_that_succeeds_at_once_allocates_nothing_of_its_own() {
         .deadline(Duration::from_secs(10))
         .retry(retry())
         .timeout(Duration::from_secs(2))
-        .hold(true)
+        .hold_after(10)
         .clock(clock.clock());
     let run = || {
         let _ = now(plain.run(|_| ready(Ok::<_, ()>(7))));

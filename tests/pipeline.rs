@@ -295,7 +295,7 @@ fn holding(
     clock: &ManualClock,
 ) -> Pipeline<impl evenkeel::verdict::Classify<&'static str, u64> + Clone + use<>> {
     Pipeline::new()
-        .hold(true)
+        .hold_after(1)
         .retry(Retry::constant(ms(1)).max_attempts(1))
         .clock(clock.clock())
         .rng(Rng::seeded(5))
@@ -409,6 +409,17 @@ fn a_failed_retry_loop_waits_on_the_monotonic_clock_alone() {
     let script = Script::new(&clock).err("maintenance").ok(());
     block_on(&clock, pipeline.run(|attempt| script.play(attempt))).expect("it comes back");
     assert_eq!(clock.waits(), [ms(7000)]);
+}
+
+#[tokio::test]
+async fn retries_without_a_wait_let_other_tasks_have_their_turn() {
+    let pipeline = Pipeline::new().retry(Retry::constant(Duration::ZERO).max_attempts(u32::MAX));
+    let endless = pipeline.run(|_| async { Err::<(), _>("down") });
+    tokio::select! {
+        biased;
+        _ = endless => unreachable!("it would take minutes"),
+        () = async { tokio::task::yield_now().await } => {}
+    }
 }
 
 #[tokio::test]

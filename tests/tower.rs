@@ -310,7 +310,7 @@ fn what_one_response_said_holds_for_other_requests_to_that_host() {
     let clock = ManualClock::new();
     let unavailable = Reply::status(503).header("retry-after", "7");
     let service = ScriptedService::new(&clock, [unavailable, Reply::status(200)]);
-    let client = http(&clock).layer(service.clone());
+    let client = http(&clock).hold_after(1).layer(service.clone());
     // A POST isn't repeated, but what it was told counts.
     let told = block_on(&clock, client.clone().oneshot(request(Method::POST)));
     assert_eq!(told.expect("a response").status(), 503);
@@ -331,7 +331,7 @@ fn a_held_attempt_has_its_whole_timeout_and_its_hold_is_reported() {
     let unavailable = Reply::status(503).header("retry-after", "5");
     let slow = Reply::status(200).after(ms(900));
     let service = ScriptedService::new(&clock, [unavailable, slow]);
-    let client = http(&clock).timeout(ms(1000)).layer(service);
+    let client = http(&clock).hold_after(1).timeout(ms(1000)).layer(service);
     let told = block_on(&clock, client.clone().oneshot(request(Method::POST)));
     assert_eq!(told.expect("a response").status(), 503);
     let held = block_on(&clock, client.oneshot(request(Method::POST))).expect("in time");
@@ -347,7 +347,9 @@ fn a_held_call_holds_no_permit_of_the_service_below() {
     let clock = ManualClock::new();
     let unavailable = Reply::status(503).header("retry-after", "5");
     let service = ScriptedService::new(&clock, [unavailable, Reply::status(200)]);
-    let client = http(&clock).layer(ConcurrencyLimit::new(service, 1));
+    let client = http(&clock)
+        .hold_after(1)
+        .layer(ConcurrencyLimit::new(service, 1));
     let _ = block_on(&clock, client.clone().oneshot(request(Method::POST)));
     let executor = evenkeel::testing::Executor::new(&clock);
     let elsewhere = Request::get("http://other/")
@@ -362,6 +364,193 @@ fn a_held_call_holds_no_permit_of_the_service_below() {
         held.take().expect("done").expect("a response").status(),
         200
     );
+}
+
+#[test]
+fn one_bad_answer_among_good_ones_silences_nobody() {
+    // One answer in three asks for quiet, as when one replica of three is ill.
+    for pipeline in [Pipeline::http(), Pipeline::http().hold_after(0)] {
+        let clock = ManualClock::new();
+        let pipeline = pipeline.clock(clock.clock()).rng(Rng::seeded(1));
+        let answers = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&answers);
+        let service = service_fn(move |_: Request<String>| {
+            let ill = count.fetch_add(1, Ordering::Relaxed) % 3 == 0;
+            async move {
+                let answer = http::Response::builder();
+                let answer = if ill {
+                    answer.status(503).header("retry-after", "5")
+                } else {
+                    answer
+                };
+                Ok::<_, std::io::Error>(answer.body(String::new()).expect("valid"))
+            }
+        });
+        let client = pipeline.layer(service);
+        let executor = evenkeel::testing::Executor::new(&clock);
+        let calls: Vec<_> = (0..600_u32)
+            .map(|call| {
+                let (clock, client) = (clock.clone(), client.clone());
+                executor.spawn(async move {
+                    let begin = clock.now() + ms(20) * call;
+                    let why = evenkeel::clock::Why::Other;
+                    clock.clock().sleep_until(begin, why).await;
+                    let request = request(Method::POST);
+                    client.oneshot(request).await.map(|it| it.status().as_u16())
+                })
+            })
+            .collect();
+        assert_eq!(executor.run(), 0);
+        let good = calls
+            .iter()
+            .filter(|call| matches!(call.take(), Some(Ok(200))))
+            .count();
+        assert_eq!(good, 400);
+        assert_eq!(clock.elapsed(), ms(20) * 599, "nobody waited");
+    }
+}
+
+#[test]
+fn a_call_is_held_once_at_most() {
+    let clock = ManualClock::new();
+    let unavailable = Reply::status(503).header("retry-after", "5");
+    let service = ScriptedService::new(&clock, [unavailable]);
+    let pipeline = http(&clock)
+        .hold_after(1)
+        .deadline(Duration::from_secs(600));
+    let client = pipeline.layer(service.clone());
+    let executor = evenkeel::testing::Executor::new(&clock);
+    let calls: Vec<_> = (0..50)
+        .map(|_| executor.spawn(client.clone().oneshot(request(Method::POST))))
+        .collect();
+    assert_eq!(executor.run(), 0);
+    assert!(calls.iter().all(|call| call.take().expect("done").is_ok()));
+    assert_eq!(service.seen().len(), 50);
+    assert!(clock.elapsed() <= Duration::from_secs(10));
+}
+
+#[test]
+fn a_call_that_sends_nothing_earns_nothing() {
+    let clock = ManualClock::new();
+    let unavailable = Reply::status(503).header("retry-after", "200");
+    let service = ScriptedService::new(&clock, [unavailable]);
+    let pipeline = http(&clock).hold_after(1);
+    let client = pipeline.clone().layer(service.clone());
+    for _ in 0..100 {
+        let _ = block_on(&clock, client.clone().oneshot(request(Method::POST)));
+    }
+    assert_eq!(service.seen().len(), 1);
+    let budget = pipeline.budget().expect("it has one").snapshot();
+    assert_eq!(budget.first_attempts, 1);
+}
+
+#[test]
+fn a_hint_past_what_is_believed_holds_nobody() {
+    let clock = ManualClock::new();
+    let unavailable = Reply::status(503).header("retry-after", "301");
+    let service = ScriptedService::new(&clock, [unavailable, Reply::status(200)]);
+    let client = http(&clock).hold_after(1).layer(service);
+    let told = block_on(&clock, client.clone().oneshot(request(Method::GET)));
+    assert_eq!(told.expect("a response").status(), 503);
+    let next = block_on(&clock, client.oneshot(request(Method::GET)));
+    assert_eq!(next.expect("a response").status(), 200);
+    assert_eq!(clock.elapsed(), Duration::ZERO);
+}
+
+/// Asks for more than it has: its body never ends.
+#[derive(Clone)]
+struct Stalling(ManualClock);
+
+impl Service<Request<String>> for Stalling {
+    type Response = http::Response<Never>;
+    type Error = std::io::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<String>) -> Self::Future {
+        let clock = self.0.clone();
+        Box::pin(async move {
+            let end = clock.now() + ms(95);
+            clock
+                .clock()
+                .sleep_until(end, evenkeel::clock::Why::Other)
+                .await;
+            let answer = http::Response::builder().status(503).body(Never);
+            Ok(answer.expect("valid"))
+        })
+    }
+}
+
+struct Never;
+
+impl http_body::Body for Never {
+    type Data = &'static [u8];
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        Poll::Pending
+    }
+}
+
+#[test]
+fn reading_a_rejected_body_ends_at_its_limit_and_at_the_deadline() {
+    for (deadline, ended) in [(100, 100), (1000, 145 + 95)] {
+        let clock = ManualClock::new();
+        let pipeline = Pipeline::http()
+            .deadline(ms(deadline))
+            .retry(Retry::constant(Duration::from_nanos(1)).max_attempts(2))
+            .clock(clock.clock());
+        let client = pipeline.layer(Stalling(clock.clone()));
+        let _ = block_on(&clock, client.oneshot(request(Method::GET)));
+        assert_eq!(clock.elapsed(), ms(ended));
+    }
+}
+
+#[test]
+fn a_call_dropped_while_held_draining_or_unready_gives_back_all_it_held() {
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::http()
+        .retry(
+            Retry::constant(ms(1))
+                .max_attempts(2)
+                .budget(evenkeel::Budget::default().capacity(5)),
+        )
+        .clock(clock.clock());
+    let budget = pipeline.budget().expect("it has one").clone();
+    let limit = ConcurrencyLimit::new(Stalling(clock.clone()), 1);
+    let client = pipeline.layer(limit.clone());
+    for polls in 0..8 {
+        let mut call = Box::pin(client.clone().oneshot(request(Method::GET)));
+        for _ in 0..polls {
+            let waker = std::task::Waker::noop();
+            if call.as_mut().poll(&mut Context::from_waker(waker)).is_ready() {
+                break;
+            }
+            clock.advance_to_next();
+        }
+        drop(call);
+        assert!(
+            clock.pending().is_empty(),
+            "a timer lives on after {polls} polls"
+        );
+        let snapshot = budget.snapshot();
+        let spent = snapshot.extra_attempts;
+        let left = snapshot.available + f64::from(u32::try_from(spent).expect("few"));
+        assert!(
+            left >= 5.0 && left < 6.0,
+            "after {polls} polls: {snapshot:?}"
+        );
+        // The permit is back: the next call can have it at once.
+        let mut free = limit.clone();
+        let ready = free.poll_ready(&mut Context::from_waker(std::task::Waker::noop()));
+        assert!(ready.is_ready(), "a permit is lost after {polls} polls");
+    }
 }
 
 #[test]

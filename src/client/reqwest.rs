@@ -180,6 +180,12 @@ impl Protocol<Request, Response> for Http {
         Some(service_key(url.scheme(), url.host_str()?, url.port()))
     }
 
+    fn answered_by(&self, response: &Response) -> Option<Key> {
+        // After a redirect it isn't the service that was asked.
+        let url = response.url();
+        Some(service_key(url.scheme(), url.host_str()?, url.port()))
+    }
+
     fn prepare(&self, request: &mut Request, attempt: &Attempt) {
         if let Some((name, value)) = self.header_of(attempt) {
             request.headers_mut().insert(name, value);

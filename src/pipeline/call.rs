@@ -3,9 +3,9 @@
 //! Each poll runs the stages below until one of them has to wait:
 //!
 //! ```text
-//! Start ─▶ Admit ─▶ Ready ─▶ Running ─▶ settle ─▶ (the caller)
-//!          ▲   │                          │
-//!          └─ Waiting ◀──── Draining ◀────┘
+//! Start ─▶ Ready ─▶ Running ─▶ settle ─▶ (the caller)
+//!          ▲   │                 │
+//!          └─ Waiting ◀─ Draining
 //! ```
 //!
 //! Time is read at most once between two events of the outside world, and not at all where nothing
@@ -22,7 +22,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use crate::clock::{Sleep, Why};
-use crate::deadline::{Deadline, later};
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::hold::Key;
 use crate::pipeline::Policies;
@@ -56,9 +56,7 @@ pin_project! {
     enum Stage<A, D> {
         /// Nothing has happened yet.
         Start,
-        /// Asks the policies whether an attempt may go now. Never waits itself.
-        Admit,
-        /// Waits until the operation can begin an attempt.
+        /// Waits until the operation can begin an attempt, and asks the policies whether it may.
         Ready,
         /// An attempt runs.
         Running { #[pin] attempt: A },
@@ -126,35 +124,21 @@ where
         let policies: &Policies = this.policies;
         let state = this.state;
         let mut now = Moment(None);
+        let mut turns = 0;
         loop {
-            let outcome = match this.stage.as_mut().project() {
+            let step = match this.stage.as_mut().project() {
                 StageProjection::Start => {
                     let deadline = this.operation.deadline();
-                    if let Err(cause) = state.start(policies, deadline, &mut now) {
-                        this.stage.set(Stage::Done);
-                        return Poll::Ready(Err(state.fail(cause, policies, &mut now)));
-                    }
-                    this.stage.set(Stage::Admit);
-                    continue;
-                }
-                StageProjection::Admit => {
-                    let admitted = state.admit(this.operation, policies, &mut now);
-                    match admitted {
-                        Ok(true) => this.stage.set(Stage::Ready),
-                        Ok(false) => {
-                            this.operation.stand_down();
-                            this.stage.set(Stage::Waiting);
+                    match state.start(policies, deadline, &mut now) {
+                        Ok(()) => {
+                            this.stage.set(Stage::Ready);
+                            continue;
                         }
-                        Err(cause) => {
-                            this.stage.set(Stage::Done);
-                            return Poll::Ready(Err(state.fail(cause, policies, &mut now)));
-                        }
+                        Err(cause) => Err(cause),
                     }
-                    continue;
                 }
                 StageProjection::Ready => match this.operation.poll_ready(cx) {
                     Poll::Pending => {
-                        now.forget();
                         let Some(deadline) = state.deadline else {
                             return Poll::Pending;
                         };
@@ -164,29 +148,37 @@ where
                             this.timer.set(Some(sleep));
                         }
                         ready!(poll_timer(this.timer.as_mut(), cx));
-                        this.timer.set(None);
-                        this.stage.set(Stage::Done);
-                        let cause = state.past_deadline();
-                        return Poll::Ready(Err(state.fail(cause, policies, &mut now)));
+                        Err(state.past_deadline())
                     }
                     Poll::Ready(ready) => {
                         clear(this.timer.as_mut());
-                        let attempt = state.begin(policies, &mut now);
-                        match ready {
-                            Ok(()) => {
-                                let last = policies.is_last(attempt.number);
-                                let attempt = this.operation.begin(attempt, last);
-                                this.stage.set(Stage::Running { attempt });
+                        // Asked last of all: waiting for readiness may have taken long.
+                        match (state.admit(this.operation, policies, &mut now), ready) {
+                            (Err(cause), _) => Err(cause),
+                            (Ok(false), _) => {
+                                this.operation.stand_down();
+                                this.stage.set(Stage::Waiting);
                                 continue;
                             }
-                            Err(error) => Outcome::Returned(Err(error)),
+                            (Ok(true), ready) => {
+                                let attempt = state.begin(policies, &mut now);
+                                match ready {
+                                    Ok(()) => {
+                                        let last = policies.is_last(attempt.number);
+                                        let attempt = this.operation.begin(attempt, last);
+                                        this.stage.set(Stage::Running { attempt });
+                                        continue;
+                                    }
+                                    Err(error) => Ok(Outcome::Returned(Err(error))),
+                                }
+                            }
                         }
                     }
                 },
                 StageProjection::Running { attempt } => match attempt.poll(cx) {
                     Poll::Ready(result) => {
                         now.forget();
-                        Outcome::Returned(result)
+                        Ok(Outcome::Returned(result))
                     }
                     Poll::Pending => {
                         if this.timer.is_none() {
@@ -199,31 +191,36 @@ where
                         ready!(poll_timer(this.timer.as_mut(), cx));
                         now.forget();
                         if state.is_past_deadline(policies, &mut now) {
-                            this.timer.set(None);
-                            this.stage.set(Stage::Done);
-                            let cause = state.past_deadline();
-                            return Poll::Ready(Err(state.fail(cause, policies, &mut now)));
+                            Err(state.past_deadline())
+                        } else {
+                            Ok(Outcome::TimedOut(policies.timeout.unwrap_or_default()))
                         }
-                        Outcome::TimedOut(policies.timeout.unwrap_or_default())
                     }
                 },
                 StageProjection::Draining { discard } => {
                     if discard.poll(cx).is_pending() {
                         if this.timer.is_none() {
-                            let end = later(now.read(policies), DRAIN_TIME);
+                            let end = state.drain_ends(DRAIN_TIME, policies, &mut now);
                             let sleep = policies.clock.sleep_until(end, Why::Drain);
                             this.timer.set(Some(sleep));
                         }
                         ready!(poll_timer(this.timer.as_mut(), cx));
-                        now.forget();
                     }
+                    now.forget();
                     clear(this.timer.as_mut());
                     this.stage.set(Stage::Waiting);
                     continue;
                 }
                 StageProjection::Waiting => {
                     let (wait, end) = state.wait().expect("a wait was set with the stage");
-                    if !wait.length().is_zero() {
+                    if wait.length().is_zero() {
+                        // Attempts that are ready at once must not keep the thread for ever.
+                        turns += 1;
+                        if turns == MAX_TURNS {
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                    } else {
                         if this.timer.is_none() {
                             let sleep = policies.clock.sleep_until(end, why(wait));
                             this.timer.set(Some(sleep));
@@ -232,31 +229,38 @@ where
                         this.timer.set(None);
                         now.forget();
                     }
-                    if state.is_past_deadline(policies, &mut now) {
-                        this.stage.set(Stage::Done);
-                        let cause = state.past_deadline();
-                        return Poll::Ready(Err(state.fail(cause, policies, &mut now)));
-                    }
-                    this.stage.set(Stage::Admit);
+                    this.stage.set(Stage::Ready);
                     continue;
                 }
                 StageProjection::Done => unreachable!("a future isn't polled after it is ready"),
             };
 
-            // The attempt and its timer are over, whatever comes next.
+            // Whatever ran is over, and so is its timer.
             this.stage.set(Stage::Done);
             clear(this.timer.as_mut());
+            let outcome = match step {
+                Ok(outcome) => outcome,
+                Err(cause) => return Poll::Ready(Err(state.fail(cause, policies, &mut now))),
+            };
             let verdict = match &outcome {
                 Outcome::Returned(result) => this.operation.classify(result.as_ref()),
                 Outcome::TimedOut(_) => Verdict::transient().label(Label::Name("timeout")),
             };
-            if verdict.is_success() {
-                return Poll::Ready(state.finish(outcome, this.operation, policies, &mut now));
-            }
-            if !state.fails(verdict, this.operation, policies, &mut now) {
-                return Poll::Ready(state.finish(outcome, this.operation, policies, &mut now));
-            }
+            let answered_by = || match &outcome {
+                Outcome::Returned(Ok(value)) => this.operation.answered_by(value),
+                _ => this.operation.key(),
+            };
+            let follows = if verdict.is_success() {
+                State::succeeds(answered_by, policies);
+                false
+            } else {
+                let from = answered_by();
+                state.fails(verdict, this.operation, from, policies, &mut now)
+            };
             match outcome {
+                outcome if !follows => {
+                    return Poll::Ready(state.finish(outcome, this.operation, policies, &mut now));
+                }
                 Outcome::Returned(Ok(value)) => {
                     let discard = this.operation.discard(value);
                     this.stage.set(Stage::Draining { discard });
@@ -299,3 +303,6 @@ impl<P, O: Operation> fmt::Debug for Call<P, O> {
 
 /// A rejected body that hasn't arrived whole by then costs more than a new connection.
 const DRAIN_TIME: Duration = Duration::from_millis(50);
+
+/// Retries without a wait in one poll before other tasks get their turn.
+const MAX_TURNS: u32 = 32;

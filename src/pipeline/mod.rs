@@ -104,7 +104,7 @@ impl Pipeline<Http> {
     /// | attempts | 3, each at most 10 s |
     /// | backoff | exponential from 100 ms, × 2, at most 2 s, full jitter; after a 429 from 1 s |
     /// | budget | 10 % of first attempts, one for all clones of this pipeline |
-    /// | `Retry-After` and its relatives | a lower bound, believed up to 5 min; holds for all calls to that host and port |
+    /// | `Retry-After` and its relatives | a lower bound, believed up to 5 min; after ten in a row they hold for all calls to that host and port |
     /// | what is repeated | see [`http`](crate::http) |
     ///
     /// Through [`run`](Self::run) the method is unknown, so a call is repeated only if it was
@@ -115,7 +115,7 @@ impl Pipeline<Http> {
             .deadline(Duration::from_secs(30))
             .retry(Retry::default().budget(budget))
             .timeout(Duration::from_secs(10))
-            .hold(true)
+            .hold_after(HOLD_AFTER)
     }
 }
 
@@ -157,18 +157,21 @@ impl<C> Pipeline<C> {
         self.change(|it| it.idempotent = idempotent)
     }
 
-    /// Whether what one response asked for, such as `Retry-After`, holds for all calls to the same
-    /// service; see [`hold`](crate::hold). Clones share what is held. Default: false, and true for
-    /// [`Pipeline::http`].
+    /// After so many answers in a row that asked for quiet, as by `Retry-After`, all calls to the same
+    /// service wait; see [`hold`](crate::hold). Zero: never. Clones share what is held. Default:
+    /// never, and 10 for [`Pipeline::http`].
     ///
     /// Calls of closures have no service unless [`Call::keyed`] names one.
-    pub fn hold(self, hold: bool) -> Self {
-        self.change(|it| it.holds = hold.then(|| Arc::new(Holds::new())))
+    pub fn hold_after(self, answers: u32) -> Self {
+        self.change(|it| it.holds = (answers > 0).then(|| Arc::new(Holds::new(answers))))
     }
 
     /// What outcomes mean. Default: every `Err` is transient.
     ///
-    /// For HTTP see [`Http`], which knows requests as well as outcomes.
+    /// For HTTP requests keep to [`Http`], which knows them as well as outcomes, and bend it with
+    /// [`Http::treat`] and [`Http::adjust`]. Any other classifier, [`by`](crate::verdict::by) and
+    /// [`EveryError`] among them, **doesn't read the method**: then
+    /// [`idempotent`](Self::idempotent) alone decides whether a POST goes again.
     pub fn classify<D>(self, classify: D) -> Pipeline<D> {
         let policies = self.policies;
         Pipeline { policies, classify }
@@ -305,6 +308,13 @@ impl Policies {
         if self.deadline.is_some_and(|length| length.is_zero()) {
             return Err(ConfigError::new("pipeline.deadline", "must not be zero"));
         }
+        if self
+            .deadline
+            .is_some_and(|length| length <= self.min_time_left)
+        {
+            let problem = "must be less than the deadline";
+            return Err(ConfigError::new("pipeline.min_time_left", problem));
+        }
         if self.timeout.is_some_and(|length| length.is_zero()) {
             return Err(ConfigError::new("pipeline.timeout", "must not be zero"));
         }
@@ -321,6 +331,9 @@ impl fmt::Debug for Policies {
             .finish_non_exhaustive()
     }
 }
+
+/// If half of all answers are good, ten bad ones in a row come once in a thousand.
+const HOLD_AFTER: u32 = 10;
 
 impl Retry {
     /// Runs `operation` under this policy alone: a pipeline of one.

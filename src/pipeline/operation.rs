@@ -47,6 +47,9 @@ pub trait Operation {
     /// Which service the call goes to.
     fn key(&self) -> Option<Key>;
 
+    /// Which service this value came from.
+    fn answered_by(&self, value: &Self::Value) -> Option<Key>;
+
     /// Clears a rejected value away, such as by reading the rest of a response.
     fn discard(&mut self, value: Self::Value) -> Self::Discard;
 
@@ -101,6 +104,10 @@ where
     }
 
     fn key(&self) -> Option<Key> {
+        self.key
+    }
+
+    fn answered_by(&self, _: &T) -> Option<Key> {
         self.key
     }
 

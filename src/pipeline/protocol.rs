@@ -31,6 +31,12 @@ pub trait Protocol<Q, S> {
     /// Which service the request goes to. `None`: it is held by nobody's hints.
     fn key(&self, request: &Q) -> Option<Key>;
 
+    /// Which service gave this response, if the response itself tells, as after a redirect. `None`:
+    /// the one that the request went to.
+    fn answered_by(&self, _response: &S) -> Option<Key> {
+        None
+    }
+
     /// Readies a request for one attempt.
     fn prepare(&self, request: &mut Q, attempt: &Attempt);
 
@@ -101,6 +107,10 @@ impl<Q, S, C: Protocol<Q, S>> Protocol<Q, S> for &C {
 
     fn key(&self, request: &Q) -> Option<Key> {
         C::key(self, request)
+    }
+
+    fn answered_by(&self, response: &S) -> Option<Key> {
+        C::answered_by(self, response)
     }
 
     fn prepare(&self, request: &mut Q, attempt: &Attempt) {

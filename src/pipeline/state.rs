@@ -6,16 +6,16 @@
 use std::time::{Duration, Instant};
 
 use crate::attempt::Attempt;
-use crate::backoff::Progress;
 use crate::budget::Withdrawal;
 use crate::clock::{Why, until};
 use crate::deadline::{Deadline, later};
 use crate::error::{Cause, Elapsed, Error, Limit, Reason, Rejected};
 use crate::event::{Event, tell};
+use crate::hold::Key;
 use crate::pipeline::Policies;
 use crate::pipeline::operation::Operation;
 use crate::report::{Failure, Report, Stop, Wait, WaitReason};
-use crate::retry::{Decision, Failed};
+use crate::retry::{Courses, Decision, Failed, Retry};
 use crate::rng::Draws;
 use crate::verdict::{Hint, Verdict};
 
@@ -39,7 +39,7 @@ struct Story {
     wait: Option<(Wait, Instant)>,
     withdrawal: Option<Withdrawal>,
     previous: Option<Verdict>,
-    progress: Progress,
+    courses: Courses,
     draws: Draws,
     report: Report,
 }
@@ -80,29 +80,25 @@ impl State {
                 .deadline
                 .map(|length| Deadline::after(began, length));
             self.deadline = deadline.or(own);
-            if self.is_past_deadline(policies, now) {
-                return Err(self.past_deadline());
-            }
-        }
-        if let Some(budget) = policies.budget() {
-            if budget.deposit() {
-                budget.tick(now.read(policies));
-            }
         }
         Ok(())
     }
 
-    /// Whether an attempt may go now (true), or has to wait first (false).
+    /// Whether an attempt may go now (true), or has to wait first (false). Asked at the last moment,
+    /// when the operation is ready.
     pub(super) fn admit<O: Operation>(
         &mut self,
         operation: &O,
         policies: &Policies,
         now: &mut Moment,
     ) -> Result<bool, Cause<O::Error>> {
+        if self.is_past_deadline(policies, now) {
+            return Err(self.past_deadline());
+        }
         let Some(holds) = policies.holds.as_ref().filter(|holds| holds.any()) else {
             return Ok(true);
         };
-        let Some(key) = operation.key() else {
+        let Some(key) = operation.key().filter(|_| !self.was_held()) else {
             return Ok(true);
         };
         let at = now.read(policies);
@@ -145,9 +141,20 @@ impl State {
         Ok(false)
     }
 
+    /// Once is enough: a call must not be held for ever.
+    fn was_held(&self) -> bool {
+        let story = self.story.as_ref();
+        story.is_some_and(|story| !story.report.held.is_zero())
+    }
+
     /// Begins an attempt: from here on it counts, and what it cost is spent.
     pub(super) fn begin(&mut self, policies: &Policies, now: &mut Moment) -> Attempt {
         self.number += 1;
+        if let Some(budget) = policies.budget().filter(|_| self.number == 1) {
+            if budget.deposit() {
+                budget.tick(now.read(policies));
+            }
+        }
         let (mut delay, mut previous, mut elapsed) = (Duration::ZERO, None, Duration::ZERO);
         if let Some(story) = &mut self.story {
             if let Some(withdrawal) = story.withdrawal.take() {
@@ -197,11 +204,24 @@ impl State {
         }
     }
 
+    /// When a rejected value has to be cleared away.
+    pub(super) fn drain_ends(
+        &self,
+        length: Duration,
+        policies: &Policies,
+        now: &mut Moment,
+    ) -> Instant {
+        let end = later(now.read(policies), length);
+        self.deadline
+            .map_or(end, |deadline| end.min(deadline.instant()))
+    }
+
     /// Takes note of a failed attempt. Says whether another follows.
     pub(super) fn fails<O: Operation>(
         &mut self,
         verdict: Verdict,
         operation: &O,
+        answered_by: Option<Key>,
         policies: &Policies,
         now: &mut Moment,
     ) -> bool {
@@ -214,9 +234,13 @@ impl State {
             Some(Hint::At(moment)) => Some(until(moment, policies.clock.wall())),
             Some(Hint::Never) | None => None,
         };
-        if let (Some(holds), Some(hint), true) = (&policies.holds, hint, verdict.is_retryable()) {
-            if let Some(key) = operation.key().filter(|_| !hint.is_zero()) {
-                holds.set(key, at, hint);
+        if let (Some(holds), Some(hint), Some(key)) = (&policies.holds, hint, answered_by) {
+            let longest = policies
+                .retry
+                .as_ref()
+                .map_or(MAX_HOLD, Retry::longest_hint);
+            if verdict.is_retryable() && !hint.is_zero() && hint <= longest {
+                holds.asked(key, at, hint);
             }
         }
         let decision = policies.retry.as_ref().map(|retry| {
@@ -230,7 +254,7 @@ impl State {
                 idempotent: operation.is_idempotent().unwrap_or(policies.idempotent),
                 replayable: operation.is_replayable(),
             };
-            retry.decide(&failed, &mut story.progress, &mut story.draws)
+            retry.decide(&failed, &mut story.courses, &mut story.draws)
         });
         let decision = decision.unwrap_or(Decision::Stop {
             stop: Stop::NoRetryPolicy,
@@ -274,6 +298,15 @@ impl State {
             wait,
         });
         follows
+    }
+
+    /// Takes note of a success, where a service had asked for quiet.
+    pub(super) fn succeeds(answered_by: impl FnOnce() -> Option<Key>, policies: &Policies) {
+        if let Some(holds) = policies.holds.as_ref().filter(|holds| holds.any()) {
+            if let Some(key) = answered_by() {
+                holds.succeeded(key);
+            }
+        }
     }
 
     /// Gives the caller the last outcome, unchanged.
@@ -343,7 +376,7 @@ impl Story {
             wait: None,
             withdrawal: None,
             previous: None,
-            progress: Progress::new(),
+            courses: Courses::new(),
             draws: policies.rng.draws(),
             report: Report::new(),
         })
@@ -360,3 +393,6 @@ impl Moment {
         self.0 = None;
     }
 }
+
+/// As long as a hint is believed by default.
+const MAX_HOLD: Duration = Duration::from_secs(300);

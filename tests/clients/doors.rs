@@ -8,11 +8,11 @@ use evenkeel::error::Limit;
 use evenkeel::http::Idempotent;
 use evenkeel::testing::{Reply, Server};
 use evenkeel::{Cause, Deadline, Error};
-use http::Request;
+use http::{Request, Version};
 use http_body_util::Full;
 use tower::{ServiceBuilder, ServiceExt};
 
-use crate::support::{Clients, VERSIONS, ms, ok, pipeline, status};
+use crate::support::{Clients, VERSIONS, ms, ok, pipeline, reqwest_builder, status};
 
 #[tokio::test]
 async fn promise_2_the_callers_own_deadline_replaces_the_pipelines() {
@@ -119,4 +119,22 @@ fn ended_by_deadline<E>(error: &Error<E>) {
     };
     assert_eq!(elapsed.limit(), Limit::Deadline);
     assert!(elapsed.length() <= ms(50));
+}
+
+#[tokio::test]
+async fn promise_6_after_a_redirect_the_service_that_answered_is_held() {
+    let busy = status(503).header("retry-after", "60");
+    let target = Server::scripted([busy]).await.expect("a loopback port");
+    let away = status(302).header("location", target.url("/moved"));
+    let origin = Server::scripted([away, ok()]).await.expect("a loopback port");
+    let client = reqwest_builder(Version::HTTP_11).build().expect("a client");
+    let pipeline = pipeline().hold_after(1);
+
+    let told = client.get(origin.url("/")).send_with(&pipeline).await;
+    assert_eq!(told.expect("a response").status(), 503);
+    let well = client.get(origin.url("/")).send_with(&pipeline).await;
+    assert_eq!(well.expect("not held").status(), 200);
+    let held = client.get(target.url("/")).send_with(&pipeline).await;
+    let error = held.expect_err("held past the deadline");
+    assert!(matches!(error.cause(), Cause::Rejected(_)), "{error}");
 }
