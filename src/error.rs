@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::report::{Report, Stop};
+use crate::verdict::Processed;
 
 /// Why a guarded call gave no value: the operation's own error, whole, or the policy that spoke.
 ///
@@ -115,6 +116,59 @@ impl<E> Error<E> {
         let report = self.report;
         Error { cause, report }
     }
+
+    /// Whether the attempts before the one whose error this is may have been processed.
+    pub(crate) fn processed_earlier(&self) -> Processed {
+        let failures = &self.report.failures;
+        if self.attempts() as usize > failures.len() {
+            // The report keeps the latest ones only, and none of an attempt that was cut off.
+            return Processed::Maybe;
+        }
+        let earlier = match &self.cause {
+            // Its own error says more of it than the verdict of a classifier that may not know it.
+            Cause::Operation(_) => &failures[..failures.len().saturating_sub(1)],
+            _ => failures,
+        };
+        let processed = earlier.iter().map(|it| it.verdict.was_processed());
+        processed.max().unwrap_or(Processed::No)
+    }
+}
+
+impl Error<Box<dyn std::error::Error + Send + Sync>> {
+    /// Boxes the error of a service whose own errors are boxed already, such as tower's `Buffer`
+    /// and `LoadShed`.
+    ///
+    /// A `Box<dyn Error>` is no `Error` itself, and so neither is an `Error` of one: without this
+    /// it goes neither through `?` nor through a layer above that boxes. The box holds an
+    /// `Error<Boxed>`, which can be had back by `downcast_ref`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "tower")] {
+    /// use evenkeel::error::Boxed;
+    /// use evenkeel::{Error, Pipeline, Retry};
+    /// use std::time::Duration;
+    /// use tower::{ServiceBuilder, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let busy = service_fn(|()| async { Err::<(), _>(std::io::Error::other("busy")) });
+    /// let service = ServiceBuilder::new()
+    ///     .buffer(8)
+    ///     .map_err(Error::boxed)
+    ///     .layer(Pipeline::new().retry(Retry::constant(Duration::ZERO)))
+    ///     .load_shed()
+    ///     .service(busy);
+    /// let error = service.oneshot(()).await.unwrap_err();
+    /// let error = error.downcast_ref::<Error<Boxed>>().unwrap();
+    /// assert_eq!(error.attempts(), 3);
+    /// assert!(error.operation().unwrap().get_ref().is::<std::io::Error>());
+    /// # } main(); }
+    /// ```
+    #[must_use]
+    pub fn boxed(self) -> Box<dyn std::error::Error + Send + Sync> {
+        self.map(Boxed).into()
+    }
 }
 
 impl<E> Error<Error<E>> {
@@ -168,6 +222,30 @@ impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
             Cause::Operation(error) => Some(error),
             Cause::Rejected(rejected) => Some(rejected),
         }
+    }
+}
+
+/// An error of any type, as tower's own layers give it.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A boxed error that is an error itself; see [`Error::boxed`].
+///
+/// It speaks as the error it holds, and has that one as its source.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Boxed(#[source] BoxError);
+
+impl Boxed {
+    /// The error in the box.
+    #[must_use]
+    pub fn get_ref(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        &*self.0
+    }
+
+    /// The box.
+    #[must_use]
+    pub fn into_inner(self) -> Box<dyn std::error::Error + Send + Sync> {
+        self.0
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an outcome means: [`Verdict`] and the [`Classify`] trait that gives it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// What one outcome means for every policy.
@@ -200,9 +201,20 @@ impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for &C {
     }
 }
 
+impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for Arc<C> {
+    fn classify(&self, outcome: Result<&T, &E>) -> Verdict {
+        C::classify(self, outcome)
+    }
+}
+
+impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for Box<C> {
+    fn classify(&self, outcome: Result<&T, &E>) -> Verdict {
+        C::classify(self, outcome)
+    }
+}
+
 /// `Ok` is success; every `Err` is a transient failure that the server may have processed.
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
 pub struct EveryError;
 
 impl<T, E> Classify<T, E> for EveryError {

@@ -119,6 +119,67 @@ fn a_floor_is_a_share_of_the_clients_own_traffic() {
     assert!(shared.withdraw(Kind::Transient, now).is_none());
 }
 
+#[test]
+fn a_floor_pays_for_the_dearest_failure_too() {
+    let now = Instant::now();
+    let shared = Budget::new(Ratio::percent(0)).capacity(0);
+    let own = shared.cost(Kind::Overloaded, 3).floor(Ratio::percent(50));
+    let dear = own
+        .withdraw(Kind::Overloaded, now)
+        .expect("3 to begin with");
+    dear.spend();
+    for earned in 1..=6 {
+        let _ = own.deposit();
+        let got = own.withdraw(Kind::Overloaded, now);
+        assert_eq!(got.is_some(), earned == 6, "after {earned}");
+    }
+}
+
+#[test]
+fn the_snapshot_of_a_floored_handle_includes_its_own_bucket() {
+    let shared = Budget::new(Ratio::percent(0)).capacity(2);
+    let own = shared.floor(Ratio::percent(10));
+    assert_eq!(available(&own), (3.0, 3.0));
+    assert_eq!(available(&shared), (2.0, 2.0));
+    assert_eq!(drain(&own), 3);
+    assert_eq!(available(&own), (0.0, 3.0));
+    assert_eq!(own.snapshot().extra_attempts, 3);
+    assert_eq!(shared.snapshot().extra_attempts, 2);
+}
+
+#[test]
+fn a_setter_keeps_the_floor() {
+    let own = Budget::new(Ratio::percent(0)).floor(Ratio::percent(50));
+    let own = own.cost(Kind::Overloaded, 2).capacity(0);
+    assert_eq!(available(&own), (2.0, 2.0));
+    assert_eq!(drain(&own), 2);
+    let _ = (own.deposit(), own.deposit());
+    assert_eq!(drain(&own), 1);
+}
+
+#[test]
+fn a_capacity_that_never_holds_the_dearest_cost_is_refused() {
+    let of = |capacity| {
+        Budget::default()
+            .cost(Kind::Overloaded, 3)
+            .capacity(capacity)
+    };
+    for capacity in [1, 2] {
+        let error = of(capacity).check().unwrap_err();
+        assert_eq!(error.field(), "budget.capacity");
+    }
+    // Zero is no retries at all, and said on purpose.
+    for capacity in [0, 3] {
+        assert_eq!(of(capacity).check(), Ok(()));
+    }
+}
+
+/// Tokens to be had, and room for them.
+fn available(budget: &Budget) -> (f64, f64) {
+    let snapshot = budget.snapshot();
+    (snapshot.available, snapshot.capacity)
+}
+
 /// Spends all there is, and says how many attempts that was.
 fn drain(budget: &Budget) -> u64 {
     let all = std::iter::from_fn(|| budget.withdraw(Kind::Transient, Instant::now()));

@@ -160,6 +160,82 @@ async fn it_works_over_buffer_and_load_shed() {
     assert!(matches!(error.into_cause(), Cause::Operation(boxed) if boxed.to_string() == "busy"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn over_load_shed_it_goes_under_a_buffer_with_its_error_whole() {
+    let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    let calls = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&calls);
+    let inner = service_fn(move |_: Request<String>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(Err::<http::Response<String>, _>(refused()))
+    });
+    let inner = ServiceBuilder::new()
+        .buffer(8)
+        .map_err(evenkeel::Error::boxed)
+        .layer(Pipeline::new().retry(Retry::constant(ms(1)).max_attempts(1)))
+        .load_shed()
+        .service(inner);
+    let error = inner.clone().oneshot(request(Method::POST)).await;
+    let error = error.unwrap_err();
+    let whole = error.downcast_ref::<evenkeel::Error<evenkeel::error::Boxed>>();
+    let own = whole.expect("a pipeline's").operation().expect("its own");
+    let own = own.get_ref().downcast_ref::<std::io::Error>();
+    assert_eq!(own.expect("I/O").kind(), refused().kind());
+
+    // A pipeline around that knows what a refused connection proves.
+    calls.store(0, Ordering::Relaxed);
+    let retry = Retry::constant(ms(1)).max_attempts(3);
+    let outer = Pipeline::http().retry(retry).layer(inner);
+    let error = outer.oneshot(request(Method::POST)).await.unwrap_err();
+    assert_eq!((error.attempts(), calls.load(Ordering::Relaxed)), (3, 3));
+}
+
+#[test]
+fn a_nested_pipelines_wrong_settings_end_the_call() {
+    let clock = ManualClock::new();
+    let service = ScriptedService::new(&clock, [Reply::status(200)]);
+    let wrong = Retry::constant(ms(1)).max_attempts(0);
+    let inner = Pipeline::new().retry(wrong).clock(clock.clock());
+    let client = http(&clock).layer(inner.layer(service));
+    let error = block_on(&clock, client.oneshot(request(Method::GET))).unwrap_err();
+    assert_eq!(error.attempts(), 1);
+    assert_eq!(error.report().stop(), Some(Stop::NotRetryable));
+}
+
+#[tokio::test]
+async fn a_boxed_classifier_works_in_a_pipeline() {
+    use evenkeel::verdict::{self, Classify, Kind, Verdict};
+
+    let all = |outcome: Result<&u32, &&str>| match outcome {
+        Ok(_) => Verdict::success(),
+        Err(&"no such row") => Verdict::new(Kind::RequestFault),
+        Err(_) => Verdict::transient(),
+    };
+    let boxed: Box<dyn Classify<u32, &'static str> + Send + Sync> = Box::new(verdict::by(all));
+    let shared: Arc<dyn Classify<u32, &'static str> + Send + Sync> = Arc::new(verdict::by(all));
+    let retry = || Retry::constant(Duration::ZERO).max_attempts(2);
+    let boxed = Pipeline::new().classify(boxed).retry(retry());
+    let shared = Pipeline::new().classify(shared).retry(retry());
+    for (text, attempts) in [("no such row", 1), ("busy", 2)] {
+        let error = boxed.run(|_| async move { Err(text) }).await.unwrap_err();
+        assert_eq!(error.attempts(), attempts);
+        let error = shared.run(|_| async move { Err(text) }).await.unwrap_err();
+        assert_eq!(error.attempts(), attempts);
+    }
+}
+
+#[tokio::test]
+async fn errors_alone_are_a_classifier_for_any_cloneable_request() {
+    let refuse = service_fn(|_: String| async {
+        Err::<(), _>(std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
+    });
+    let retry = Retry::constant(Duration::ZERO).max_attempts(2);
+    let pipeline = Pipeline::new().classify(evenkeel::http::Http::new().errors_only());
+    let error = pipeline.idempotent(false).retry(retry).layer(refuse);
+    let error = error.oneshot("hello".to_owned()).await.unwrap_err();
+    assert_eq!(error.attempts(), 2);
+}
+
 #[test]
 fn an_idle_service_and_its_clones_hold_no_permit() {
     let clock = ManualClock::new();
@@ -529,7 +605,11 @@ fn a_call_dropped_while_held_draining_or_unready_gives_back_all_it_held() {
         let mut call = Box::pin(client.clone().oneshot(request(Method::GET)));
         for _ in 0..polls {
             let waker = std::task::Waker::noop();
-            if call.as_mut().poll(&mut Context::from_waker(waker)).is_ready() {
+            if call
+                .as_mut()
+                .poll(&mut Context::from_waker(waker))
+                .is_ready()
+            {
                 break;
             }
             clock.advance_to_next();
@@ -543,7 +623,7 @@ fn a_call_dropped_while_held_draining_or_unready_gives_back_all_it_held() {
         let spent = snapshot.extra_attempts;
         let left = snapshot.available + f64::from(u32::try_from(spent).expect("few"));
         assert!(
-            left >= 5.0 && left < 6.0,
+            (5.0..6.0).contains(&left),
             "after {polls} polls: {snapshot:?}"
         );
         // The permit is back: the next call can have it at once.

@@ -260,6 +260,45 @@ mod tests {
         }
 
         #[test]
+        fn extra_attempts_stay_within_the_greatest_capacity_of_the_traffic_and_share(
+            ratio in 0..TOKEN,
+            least in 0..5 * TOKEN,
+            window in 1..20_u64,
+            ops in prop::collection::vec((any_op(), 0..5_u64, any::<bool>()), 1..200),
+        ) {
+            let window = Duration::from_secs(window);
+            let mut bucket = Bucket::new(ratio, Capacity::Traffic { window, least });
+            let (mut now, mut firsts, mut reserved) = (Instant::now(), 0, Vec::new());
+            let mut greatest = bucket.capacity();
+            let mut history = vec![(0, 0)];
+            for (op, seconds, tick) in ops {
+                now += Duration::from_secs(seconds);
+                if tick {
+                    bucket.tick(now, firsts);
+                    greatest = greatest.max(bucket.capacity());
+                }
+                match op {
+                    Op::Commit => if let Some(cost) = reserved.pop() {
+                        bucket.commit(cost, firsts);
+                    },
+                    Op::First(count) => firsts += count,
+                    Op::Release => if let Some(cost) = reserved.pop() {
+                        bucket.release(cost);
+                    },
+                    Op::Reserve(tokens) => if bucket.reserve(tokens * TOKEN, firsts) {
+                        reserved.push(tokens * TOKEN);
+                    },
+                }
+                for (firsts_then, extra_then) in &history {
+                    let earned = (firsts - firsts_then) * ratio;
+                    let spent = (bucket.extra() - extra_then) * TOKEN;
+                    prop_assert!(spent <= greatest + earned);
+                }
+                history.push((firsts, bucket.extra()));
+            }
+        }
+
+        #[test]
         fn time_in_any_order_and_any_traffic_never_panics(
             steps in prop::collection::vec((0..u64::MAX / 4, 0..u64::MAX), 1..50),
             ratio: u64,

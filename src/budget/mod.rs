@@ -80,8 +80,9 @@ impl Budget {
         })
     }
 
-    /// A fixed capacity in tokens; the bucket starts full. With zero, a retry has to be earned
-    /// first. Default: see [`capacity_of`](Self::capacity_of).
+    /// A fixed capacity in tokens; the bucket starts full. Zero means no extra attempts at all, for
+    /// nothing can be saved up; otherwise at least the dearest [`cost`](Self::cost). Default: see
+    /// [`capacity_of`](Self::capacity_of).
     #[must_use]
     pub fn capacity(self, tokens: u32) -> Self {
         self.change(|it| it.capacity = Capacity::Fixed(u64::from(tokens) * TOKEN))
@@ -105,15 +106,16 @@ impl Budget {
     }
 
     /// A handle for one client of a shared budget, with a floor that is a share of that client's
-    /// *own* traffic: it may spend `ratio` of its own first attempts (and one token to begin with)
-    /// even while the shared bucket is empty.
+    /// *own* traffic: it may spend `ratio` of its own first attempts (and the dearest
+    /// [`cost`](Self::cost) to begin with) even while the shared bucket is empty.
     ///
-    /// The bound becomes `capacity + ratio × all first attempts + Σ (1 + floor × own)`.
+    /// The bound becomes `capacity + ratio × all first attempts + Σ (cost + floor × own)`.
     #[must_use]
     pub fn floor(&self, ratio: Ratio) -> Self {
         let settings = Settings {
             ratio,
-            capacity: Capacity::Fixed(TOKEN),
+            // Less could never pay for an attempt after the dearest kind of failure.
+            capacity: Capacity::Fixed(self.shared.settings.costs.dearest().max(TOKEN)),
             costs: self.shared.settings.costs,
         };
         Self {
@@ -126,7 +128,8 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// A cost of zero, which would be no budget, or a capacity window of zero.
+    /// A cost of zero, which would be no budget; a capacity window of zero; or a fixed capacity
+    /// that holds something, but never the dearest cost.
     pub fn check(&self) -> Result<(), ConfigError> {
         let settings = &self.shared.settings;
         if settings.costs.least() == 0 {
@@ -136,14 +139,27 @@ impl Budget {
             Capacity::Traffic { window, .. } if window.is_zero() => {
                 Err(ConfigError::new("budget.capacity_of", "must not be zero"))
             }
+            Capacity::Fixed(capacity) if capacity > 0 && capacity < settings.costs.dearest() => {
+                let problem = "must be zero or at least the dearest cost";
+                Err(ConfigError::new("budget.capacity", problem))
+            }
             _ => Ok(()),
         }
     }
 
-    /// How much is left, and what was done with it.
+    /// How much is left, and what was done with it. That of a handle with a [`floor`](Self::floor)
+    /// includes its own bucket.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.shared.snapshot()
+        let mut snapshot = self.shared.snapshot();
+        if let Some(own) = &self.own {
+            // Its first attempts are among the shared ones.
+            let own = own.snapshot();
+            snapshot.available += own.available;
+            snapshot.capacity += own.capacity;
+            snapshot.extra_attempts += own.extra_attempts;
+        }
+        snapshot
     }
 
     /// Counts one first attempt. Says whether the budget wants to be told the time.
@@ -182,7 +198,11 @@ impl Budget {
     fn change(self, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = self.shared.settings.clone();
         change(&mut settings);
-        Self::with(settings)
+        let changed = Self::with(settings);
+        match self.own {
+            Some(own) => changed.floor(own.settings.ratio),
+            None => changed,
+        }
     }
 }
 
@@ -375,6 +395,12 @@ impl Costs {
             Kind::RateLimited => self.rate_limited,
             _ => self.transient,
         };
+        u64::from(tokens) * TOKEN
+    }
+
+    /// In millionths.
+    fn dearest(self) -> u64 {
+        let tokens = self.overloaded.max(self.rate_limited).max(self.transient);
         u64::from(tokens) * TOKEN
     }
 

@@ -7,13 +7,22 @@ use std::error::Error as StdError;
 use h2::Reason;
 
 use crate::http::errors::{connect_verdict, maybe, unprocessed};
-use crate::verdict::{Kind, Label, Verdict};
+use crate::verdict::{Kind, Label, Processed, Verdict};
 
 /// What one link of a chain of errors says by itself.
 pub(crate) fn read_error(error: &(dyn StdError + 'static)) -> Option<Verdict> {
     if let Some(client) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
-        // DNS, TCP, TLS, proxy: all before there is anything to send on.
-        return client.is_connect().then(|| connect_verdict(error));
+        if client.is_connect() {
+            // DNS, TCP, TLS, proxy: all before there is anything to send on.
+            return Some(connect_verdict(error));
+        }
+        if client.source().is_none() {
+            // A relative URI, a method or version that can't be sent: the client refuses these
+            // itself, and all its other errors that reach a caller have a source.
+            let verdict = Verdict::new(Kind::RequestFault).processed(Processed::No);
+            return Some(verdict.label(Label::Name("request")));
+        }
+        return None;
     }
     if let Some(hyper) = error.downcast_ref::<hyper::Error>() {
         return read_hyper(hyper);
@@ -64,7 +73,6 @@ fn read_h2(error: &h2::Error) -> Option<Verdict> {
 mod tests {
     use super::*;
     use crate::http::classify_error;
-    use crate::verdict::Processed;
 
     #[test]
     fn a_refused_stream_is_proof_and_other_resets_are_not() {

@@ -11,12 +11,14 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 
+use super::errors::no_less;
 use super::{
     Drain, Idempotent, classify_error, is_idempotent, provably_not_sent, replay, server_hint,
     status_verdict,
 };
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
+use crate::error::{BoxError, Boxed, Cause, Error};
 use crate::hold::Key;
 use crate::pipeline::Protocol;
 use crate::report::Report;
@@ -57,7 +59,10 @@ struct Settings {
 type Adjust = Arc<dyn Fn(StatusCode, &HeaderMap, Verdict) -> Verdict + Send + Sync>;
 
 /// Sees an error in a value, if the value is of the type it was made for.
-type AsError = fn(&dyn Any) -> Option<&(dyn StdError + 'static)>;
+type AsError = fn(&dyn Any) -> Option<Seen<'_>>;
+
+/// An error, and whether attempts before the one that gave it may have been processed.
+type Seen<'a> = (&'a (dyn StdError + 'static), Processed);
 
 impl Http {
     /// The defaults.
@@ -87,13 +92,13 @@ impl Http {
     /// Reads errors of type `E` by their chain of sources.
     ///
     /// Known without asking: [`io::Error`], `Box<dyn Error + Send + Sync>`, and with their
-    /// features the errors of hyper, hyper-util and reqwest. Errors of other types are transient
-    /// and may have been processed.
+    /// features the errors of hyper, hyper-util, reqwest and reqwest-middleware. Errors of other
+    /// types are transient and may have been processed. With each type `E` goes
+    /// [`evenkeel::Error<E>`](crate::Error), which a pipeline further inside gives.
     #[must_use]
     pub fn errors<E: StdError + 'static>(self) -> Self {
         self.change(|it| {
-            it.errors
-                .push(|any| any.downcast_ref::<E>().map(|e| e as _));
+            it.errors.extend([plain::<E> as AsError, nested::<E>]);
         })
     }
 
@@ -140,10 +145,11 @@ impl Http {
     pub fn error<E: 'static>(&self, error: &E) -> Verdict {
         let any: &dyn Any = error;
         let registered = self.settings.iter().flat_map(|it| &it.errors);
-        let error = registered
-            .chain(KNOWN_ERRORS)
-            .find_map(|as_error| as_error(any));
-        error.map_or_else(Verdict::transient, classify_error)
+        let mut all = registered.chain(KNOWN_ERRORS);
+        let Some((error, earlier)) = all.find_map(|as_error| as_error(any)) else {
+            return Verdict::transient();
+        };
+        no_less(classify_error(error), earlier)
     }
 
     fn by_default(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
@@ -276,27 +282,58 @@ fn milliseconds(left: Duration) -> HeaderValue {
     HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// A value as an error, if it is of this type.
+fn plain<E: StdError + 'static>(any: &dyn Any) -> Option<Seen<'_>> {
+    let error = any.downcast_ref::<E>()?;
+    Some((error, Processed::No))
+}
+
+/// The error of a pipeline inside, with what is known of its earlier attempts.
+fn nested<E: StdError + 'static>(any: &dyn Any) -> Option<Seen<'_>> {
+    let error = any.downcast_ref::<Error<E>>()?;
+    Some((error, error.processed_earlier()))
+}
+
+fn boxed(any: &dyn Any) -> Option<Seen<'_>> {
+    let error = any.downcast_ref::<BoxError>()?;
+    Some((&**error, Processed::No))
+}
+
+/// No error itself, for a box is none: its cause is.
+fn nested_boxed(any: &dyn Any) -> Option<Seen<'_>> {
+    let error = any.downcast_ref::<Error<BoxError>>()?;
+    let cause: &(dyn StdError + 'static) = match error.cause() {
+        Cause::Config(error) => error,
+        Cause::Elapsed(elapsed) => elapsed,
+        Cause::Operation(error) => &**error,
+        Cause::Rejected(rejected) => rejected,
+    };
+    Some((cause, error.processed_earlier()))
+}
+
 const KNOWN_ERRORS: &[AsError] = &[
-    |any| any.downcast_ref::<io::Error>().map(|e| e as _),
-    |any| {
-        let boxed = any.downcast_ref::<Box<dyn StdError + Send + Sync>>();
-        boxed.map(|e| &**e as _)
-    },
+    plain::<io::Error>,
+    nested::<io::Error>,
+    boxed,
+    nested_boxed,
+    plain::<Boxed>,
+    nested::<Boxed>,
     #[cfg(feature = "hyper-util")]
-    |any| any.downcast_ref::<hyper::Error>().map(|e| e as _),
+    plain::<hyper::Error>,
     #[cfg(feature = "hyper-util")]
-    |any| {
-        let error = any.downcast_ref::<hyper_util::client::legacy::Error>();
-        error.map(|e| e as _)
-    },
+    nested::<hyper::Error>,
+    #[cfg(feature = "hyper-util")]
+    plain::<hyper_util::client::legacy::Error>,
+    #[cfg(feature = "hyper-util")]
+    nested::<hyper_util::client::legacy::Error>,
     #[cfg(feature = "reqwest")]
-    |any| any.downcast_ref::<reqwest::Error>().map(|e| e as _),
+    plain::<reqwest::Error>,
+    #[cfg(feature = "reqwest")]
+    nested::<reqwest::Error>,
     #[cfg(feature = "reqwest-middleware")]
-    |any| match any.downcast_ref::<reqwest_middleware::Error>()? {
-        // Both are transparent: their own chain leaves them out.
-        reqwest_middleware::Error::Middleware(error) => Some(&**error),
-        reqwest_middleware::Error::Reqwest(error) => Some(error),
-    },
+    plain::<reqwest_middleware::Error>,
+    #[cfg(feature = "reqwest-middleware")]
+    nested::<reqwest_middleware::Error>,
 ];
 
 /// More than any error page that is worth a connection.
@@ -388,5 +425,92 @@ mod tests {
         );
         let http = http.errors::<Mine>();
         assert_eq!(http.error(&Mine(refused())).was_processed(), Processed::No);
+    }
+
+    mod nested {
+        use super::*;
+        use crate::error::{ConfigError, Reason, Rejected};
+        use crate::report::Failure;
+
+        fn failed<E>(cause: Cause<E>, attempts: &[Processed]) -> Error<E> {
+            let mut report = Report::new();
+            for processed in attempts {
+                report.attempts += 1;
+                report.push(Failure {
+                    number: report.attempts,
+                    verdict: Verdict::transient().processed(*processed),
+                    at: Duration::ZERO,
+                    wait: None,
+                });
+            }
+            Error::new(cause, report)
+        }
+
+        fn refused() -> io::Error {
+            io::ErrorKind::ConnectionRefused.into()
+        }
+
+        fn processed<E: 'static>(error: &E) -> Processed {
+            Http::new().error(error).was_processed()
+        }
+
+        #[test]
+        fn a_refused_connection_is_proof_through_a_nested_pipeline() {
+            // Whatever a classifier inside that knows nothing said of the last attempt.
+            let attempts = [Processed::No, Processed::Maybe];
+            let plain = failed(Cause::Operation(refused()), &attempts);
+            assert_eq!(processed(&plain), Processed::No);
+            let of_box = || failed(Cause::Operation(BoxError::from(refused())), &attempts);
+            assert_eq!(processed(&of_box()), Processed::No);
+            assert_eq!(processed(&of_box().boxed()), Processed::No);
+        }
+
+        #[test]
+        fn an_earlier_attempt_that_may_have_been_processed_is_not_forgotten() {
+            let attempts = [Processed::Maybe, Processed::No];
+            let plain = failed(Cause::Operation(refused()), &attempts);
+            assert_eq!(processed(&plain), Processed::Maybe);
+            let of_box = || failed(Cause::Operation(BoxError::from(refused())), &attempts);
+            assert_eq!(processed(&of_box()), Processed::Maybe);
+            assert_eq!(processed(&of_box().boxed()), Processed::Maybe);
+            let rejected = Cause::<io::Error>::Rejected(Rejected::new(Reason::Held));
+            assert_eq!(
+                processed(&failed(rejected, &[Processed::Maybe])),
+                Processed::Maybe
+            );
+        }
+
+        #[test]
+        fn a_nested_pipelines_wrong_settings_are_not_retried() {
+            let config = || ConfigError::new("timeout", "must not be zero");
+            let plain = failed(Cause::<io::Error>::Config(config()), &[]);
+            let of_box = failed(Cause::<BoxError>::Config(config()), &[]);
+            for verdict in [Http::new().error(&plain), Http::new().error(&of_box)] {
+                assert!(!verdict.is_retryable());
+                assert_eq!(verdict.was_processed(), Processed::No);
+            }
+        }
+
+        #[test]
+        fn a_registered_type_is_known_in_a_nested_pipelines_error_too() {
+            #[derive(Debug, thiserror::Error)]
+            #[error("mine")]
+            struct Mine(#[source] io::Error);
+
+            let error = failed(Cause::Operation(Mine(refused())), &[Processed::Maybe]);
+            assert_eq!(processed(&error), Processed::Maybe);
+            let http = Http::new().errors::<Mine>();
+            assert_eq!(http.error(&error).was_processed(), Processed::No);
+        }
+
+        #[cfg(feature = "reqwest-middleware")]
+        #[test]
+        fn a_nested_middlewares_error_is_read_through() {
+            let own = reqwest_middleware::Error::middleware(refused());
+            let inner = failed(Cause::Operation(own), &[Processed::No]);
+            assert_eq!(processed(&inner), Processed::No);
+            let outer = reqwest_middleware::Error::middleware(inner);
+            assert_eq!(processed(&outer), Processed::No);
+        }
     }
 }

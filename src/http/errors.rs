@@ -6,6 +6,7 @@
 use std::error::Error as StdError;
 use std::io;
 
+use crate::error::{Boxed, ConfigError, Elapsed, Error, Rejected};
 use crate::verdict::{Kind, Label, Processed, Verdict};
 
 /// What an error of an HTTP client means, read from its chain of sources.
@@ -13,6 +14,9 @@ use crate::verdict::{Kind, Label, Processed, Verdict};
 /// Understands [`io::Error`], and with the features `hyper-util` and `reqwest` the errors of hyper,
 /// hyper-util, h2 and reqwest. The first error in the chain that tells more than its source decides.
 /// An error that nobody understands is transient and may have been processed.
+///
+/// The error of another pipeline further inside is read by what ended its call. Only if none of its
+/// earlier attempts may have been processed either, the call as a whole was not.
 ///
 /// | what happened | label | kind | processed |
 /// |---|---|---|---|
@@ -22,8 +26,10 @@ use crate::verdict::{Kind, Label, Processed, Verdict};
 /// | HTTP/2 `REFUSED_STREAM`, or a `GOAWAY` that left the request out | `refused_stream`, `goaway` | transient | no |
 /// | cancelled before it was written | `canceled` | transient | no |
 /// | reset or closed before an answer began | `reset` | transient | maybe |
-/// | timed out after it was sent | `timeout` | transient | maybe |
+/// | timed out after it was sent, or in a pipeline inside | `timeout` | transient | maybe |
 /// | broken off after the answer began | `body` | transient | yes |
+/// | a pipeline inside refused to begin the attempt | `rejected` | transient | no |
+/// | a pipeline inside is set up wrongly | `config` | the request's fault | no |
 /// | the request itself is malformed | `request` | the request's fault | no |
 /// | the request's body failed | `request` | the request's fault | maybe |
 ///
@@ -40,9 +46,37 @@ use crate::verdict::{Kind, Label, Processed, Verdict};
 /// assert_eq!(classify_error(&reset).was_processed(), Processed::Maybe);
 /// ```
 pub fn classify_error(error: &(dyn StdError + 'static)) -> Verdict {
-    chain(error)
-        .find_map(read_one)
-        .unwrap_or_else(Verdict::transient)
+    let verdict = chain(error).find_map(read_one);
+    let verdict = verdict.unwrap_or_else(Verdict::transient);
+    let earlier = chain(error).filter_map(processed_earlier).max();
+    no_less(verdict, earlier.unwrap_or(Processed::No))
+}
+
+/// A call of several attempts was processed if any of them was.
+pub(super) fn no_less(verdict: Verdict, earlier: Processed) -> Verdict {
+    verdict.processed(verdict.was_processed().max(earlier))
+}
+
+/// What the report of a pipeline's error proves, if the link is one.
+fn processed_earlier(link: &(dyn StdError + 'static)) -> Option<Processed> {
+    fn of<E: StdError + 'static>(link: &(dyn StdError + 'static)) -> Option<Processed> {
+        link.downcast_ref::<Error<E>>()
+            .map(Error::processed_earlier)
+    }
+
+    const ALL: &[fn(&(dyn StdError + 'static)) -> Option<Processed>] = &[
+        of::<Boxed>,
+        of::<io::Error>,
+        #[cfg(feature = "hyper-util")]
+        of::<hyper::Error>,
+        #[cfg(feature = "hyper-util")]
+        of::<hyper_util::client::legacy::Error>,
+        #[cfg(feature = "reqwest")]
+        of::<reqwest::Error>,
+        #[cfg(feature = "reqwest-middleware")]
+        of::<reqwest_middleware::Error>,
+    ];
+    ALL.iter().find_map(|of| of(link))
 }
 
 /// What one link of the chain says by itself.
@@ -54,6 +88,16 @@ fn read_one(error: &(dyn StdError + 'static)) -> Option<Verdict> {
     #[cfg(feature = "hyper-util")]
     if let Some(verdict) = crate::client::hyper_util::read_error(error) {
         return Some(verdict);
+    }
+    if error.is::<Rejected>() {
+        return Some(unprocessed("rejected"));
+    }
+    if error.is::<ConfigError>() {
+        let verdict = Verdict::new(Kind::RequestFault).processed(Processed::No);
+        return Some(verdict.label(Label::Name("config")));
+    }
+    if error.is::<Elapsed>() {
+        return Some(maybe("timeout"));
     }
     error.downcast_ref::<io::Error>().and_then(read_io)
 }
@@ -115,9 +159,16 @@ pub(crate) fn chain<'a>(
     std::iter::successors(Some(error), |link| inner(*link)).take(MAX_LINKS)
 }
 
-/// The next link. An `io::Error` that wraps another error names that one's source as its own, so
-/// the wrapped error itself has to be asked for.
+/// The next link. An `io::Error` that wraps another error names that one's source as its own, and
+/// so does reqwest-middleware's, so the wrapped error itself has to be asked for.
 fn inner<'a>(link: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    #[cfg(feature = "reqwest-middleware")]
+    if let Some(error) = link.downcast_ref::<reqwest_middleware::Error>() {
+        return Some(match error {
+            reqwest_middleware::Error::Middleware(error) => &**error,
+            reqwest_middleware::Error::Reqwest(error) => error,
+        });
+    }
     match link
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref)
@@ -199,6 +250,24 @@ mod tests {
         }
         let tls = connect_verdict(&io::Error::new(K::InvalidData, "bad certificate"));
         assert!(!tls.is_retryable());
+    }
+
+    #[test]
+    fn what_ended_a_nested_pipelines_call_counts() {
+        use crate::error::{Limit, Reason};
+        use std::time::Duration;
+
+        let rejected = classify_error(&Rejected::new(Reason::Held));
+        assert_eq!(rejected, unprocessed("rejected"));
+        let config = classify_error(&ConfigError::new(
+            "retry.max_attempts",
+            "must be at least 1",
+        ));
+        assert_eq!(config.kind(), Kind::RequestFault);
+        assert_eq!(config.was_processed(), Processed::No);
+        assert_eq!(config.error_type(), Label::Name("config"));
+        let elapsed = Elapsed::new(Limit::Attempt, Duration::from_secs(1));
+        assert_eq!(classify_error(&elapsed), maybe("timeout"));
     }
 
     #[test]

@@ -1,17 +1,82 @@
 //! What a door has to know of requests and responses to send one again.
 
 use std::future::{Future, Ready};
+use std::sync::Arc;
 
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
 use crate::hold::Key;
+use crate::http::HttpErrors;
 use crate::report::Report;
 use crate::verdict::{By, EveryError};
 
 /// Knows how requests of type `Q` are repeated and responses of type `S` are rejected.
 ///
-/// [`Http`](crate::http::Http) implements it for HTTP requests and responses; for all other
-/// classifiers a request is whatever is `Clone`.
+/// [`Http`](crate::http::Http) implements it for HTTP requests and responses; for the crate's other
+/// classifiers a request is whatever is `Clone`. A classifier of one's own that is to be used
+/// through the tower door says how to copy a request and how to clear a response away; all else
+/// has a default.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "tower")] {
+/// use evenkeel::pipeline::{Pipeline, Protocol};
+/// use evenkeel::verdict::{Classify, Kind, Verdict};
+/// use evenkeel::{Key, Retry};
+/// use std::future::{Ready, ready};
+/// use std::time::Duration;
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// #[derive(Clone)]
+/// struct Query {
+///     shard: u8,
+///     text: &'static str,
+/// }
+///
+/// #[derive(Clone)]
+/// struct Sql;
+///
+/// impl Classify<u32, &str> for Sql {
+///     fn classify(&self, outcome: Result<&u32, &&str>) -> Verdict {
+///         match outcome {
+///             Ok(_) => Verdict::success(),
+///             Err(&"deadlock") => Verdict::transient(),
+///             Err(_) => Verdict::new(Kind::RequestFault),
+///         }
+///     }
+/// }
+///
+/// impl Protocol<Query, u32> for Sql {
+///     type Discard = Ready<()>;
+///
+///     fn copy(&self, query: &Query) -> Option<Query> {
+///         Some(query.clone())
+///     }
+///
+///     fn discard(&self, _: u32) -> Ready<()> {
+///         ready(())
+///     }
+///
+///     fn is_idempotent(&self, query: &Query) -> Option<bool> {
+///         Some(query.text.starts_with("select"))
+///     }
+///
+///     fn key(&self, query: &Query) -> Option<Key> {
+///         Some(Key::of(query.shard))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let database = service_fn(|_: Query| async { Err::<u32, _>("deadlock") });
+/// let retry = Retry::constant(Duration::ZERO).max_attempts(2);
+/// let service = Pipeline::new().classify(Sql).retry(retry).layer(database);
+/// for (text, attempts) in [("select 1", 2), ("insert 1", 1)] {
+///     let error = service.clone().oneshot(Query { shard: 1, text }).await.unwrap_err();
+///     assert_eq!(error.attempts(), attempts);
+/// }
+/// # } main(); }
+/// ```
 pub trait Protocol<Q, S> {
     /// The clearing away of a rejected response.
     type Discard: Future<Output = ()>;
@@ -19,32 +84,52 @@ pub trait Protocol<Q, S> {
     /// A copy to send, or `None` if the request can only be sent once.
     fn copy(&self, request: &Q) -> Option<Q>;
 
-    /// Whether this request, once sent, can be sent again.
-    fn is_replayable(&self, request: &Q) -> bool;
-
-    /// Whether the request says that it may be repeated. `None`: the pipeline decides.
-    fn is_idempotent(&self, request: &Q) -> Option<bool>;
-
-    /// The deadline that came with the request.
-    fn deadline(&self, request: &Q) -> Option<Deadline>;
-
-    /// Which service the request goes to. `None`: it is held by nobody's hints.
-    fn key(&self, request: &Q) -> Option<Key>;
-
-    /// Which service gave this response, if the response itself tells, as after a redirect. `None`:
-    /// the one that the request went to.
-    fn answered_by(&self, _response: &S) -> Option<Key> {
-        None
-    }
-
-    /// Readies a request for one attempt.
-    fn prepare(&self, request: &mut Q, attempt: &Attempt);
-
     /// Clears a rejected response away.
     fn discard(&self, response: S) -> Self::Discard;
 
-    /// Attaches the report to a response on its way to the caller.
-    fn attach(&self, response: &mut S, report: Report);
+    /// Whether this request, once sent, can be sent again. Default: it can.
+    ///
+    /// Where this says yes [`copy`](Self::copy) gives a copy.
+    fn is_replayable(&self, request: &Q) -> bool {
+        let _ = request;
+        true
+    }
+
+    /// Whether the request says that it may be repeated. `None`, the default: the pipeline
+    /// decides.
+    fn is_idempotent(&self, request: &Q) -> Option<bool> {
+        let _ = request;
+        None
+    }
+
+    /// The deadline that came with the request. Default: none.
+    fn deadline(&self, request: &Q) -> Option<Deadline> {
+        let _ = request;
+        None
+    }
+
+    /// Which service the request goes to. `None`, the default: it is held by nobody's hints.
+    fn key(&self, request: &Q) -> Option<Key> {
+        let _ = request;
+        None
+    }
+
+    /// Which service gave this response, if the response itself tells, as after a redirect.
+    /// `None`, the default: the one that the request went to.
+    fn answered_by(&self, response: &S) -> Option<Key> {
+        let _ = response;
+        None
+    }
+
+    /// Readies a request for one attempt. Default: it is ready.
+    fn prepare(&self, request: &mut Q, attempt: &Attempt) {
+        let _ = (request, attempt);
+    }
+
+    /// Attaches the report to a response on its way to the caller. Default: it goes without.
+    fn attach(&self, response: &mut S, report: Report) {
+        let _ = (response, report);
+    }
 }
 
 macro_rules! any_clone {
@@ -56,72 +141,60 @@ macro_rules! any_clone {
                 Some(request.clone())
             }
 
-            fn is_replayable(&self, _: &Q) -> bool {
-                true
-            }
-
-            fn is_idempotent(&self, _: &Q) -> Option<bool> {
-                None
-            }
-
-            fn deadline(&self, _: &Q) -> Option<Deadline> {
-                None
-            }
-
-            fn key(&self, _: &Q) -> Option<Key> {
-                None
-            }
-
-            fn prepare(&self, _: &mut Q, _: &Attempt) {}
-
             fn discard(&self, _: S) -> Ready<()> {
                 std::future::ready(())
             }
-
-            fn attach(&self, _: &mut S, _: Report) {}
         }
     };
 }
 
 any_clone!(=> EveryError);
+any_clone!(=> HttpErrors);
 any_clone!(F => By<F>);
 
-impl<Q, S, C: Protocol<Q, S>> Protocol<Q, S> for &C {
-    type Discard = C::Discard;
+macro_rules! forward {
+    ($pointer:ty) => {
+        impl<Q, S, C: Protocol<Q, S>> Protocol<Q, S> for $pointer {
+            type Discard = C::Discard;
 
-    fn copy(&self, request: &Q) -> Option<Q> {
-        C::copy(self, request)
-    }
+            fn copy(&self, request: &Q) -> Option<Q> {
+                C::copy(self, request)
+            }
 
-    fn is_replayable(&self, request: &Q) -> bool {
-        C::is_replayable(self, request)
-    }
+            fn discard(&self, response: S) -> Self::Discard {
+                C::discard(self, response)
+            }
 
-    fn is_idempotent(&self, request: &Q) -> Option<bool> {
-        C::is_idempotent(self, request)
-    }
+            fn is_replayable(&self, request: &Q) -> bool {
+                C::is_replayable(self, request)
+            }
 
-    fn deadline(&self, request: &Q) -> Option<Deadline> {
-        C::deadline(self, request)
-    }
+            fn is_idempotent(&self, request: &Q) -> Option<bool> {
+                C::is_idempotent(self, request)
+            }
 
-    fn key(&self, request: &Q) -> Option<Key> {
-        C::key(self, request)
-    }
+            fn deadline(&self, request: &Q) -> Option<Deadline> {
+                C::deadline(self, request)
+            }
 
-    fn answered_by(&self, response: &S) -> Option<Key> {
-        C::answered_by(self, response)
-    }
+            fn key(&self, request: &Q) -> Option<Key> {
+                C::key(self, request)
+            }
 
-    fn prepare(&self, request: &mut Q, attempt: &Attempt) {
-        C::prepare(self, request, attempt);
-    }
+            fn answered_by(&self, response: &S) -> Option<Key> {
+                C::answered_by(self, response)
+            }
 
-    fn discard(&self, response: S) -> Self::Discard {
-        C::discard(self, response)
-    }
+            fn prepare(&self, request: &mut Q, attempt: &Attempt) {
+                C::prepare(self, request, attempt);
+            }
 
-    fn attach(&self, response: &mut S, report: Report) {
-        C::attach(self, response, report);
-    }
+            fn attach(&self, response: &mut S, report: Report) {
+                C::attach(self, response, report);
+            }
+        }
+    };
 }
+
+forward!(&C);
+forward!(Arc<C>);

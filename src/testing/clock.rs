@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -110,12 +111,15 @@ impl ManualClock {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Moves the clock to the end of the sleep that ends first, and says how far that was. `None`
+    /// Moves the clock to the end of the sleep that ends next, and says how far that was. `None`
     /// if nobody sleeps.
+    ///
+    /// A sleep that is due has ended, even if nobody has looked at it yet.
     #[allow(clippy::must_use_candidate)] // moving it is the point
     pub fn advance_to_next(&self) -> Option<Duration> {
         let state = self.state();
-        let (&(end, _), _) = state.sleeps.first_key_value()?;
+        let later = (Bound::Excluded((state.elapsed, u64::MAX)), Bound::Unbounded);
+        let (&(end, _), _) = state.sleeps.range(later).next()?;
         let step = end.saturating_sub(state.elapsed);
         drop(state);
         self.advance(step);
@@ -231,6 +235,20 @@ mod tests {
         let clock = ManualClock::new();
         drop(clock.clock().sleep_until(clock.now() + SECOND, Why::Other));
         assert_eq!(clock.advance_to_next(), None);
+    }
+
+    #[test]
+    fn a_sleep_that_is_due_is_not_the_next_for_ever() {
+        let clock = ManualClock::new();
+        let sleep = |seconds| {
+            let end = clock.now() + SECOND * seconds;
+            clock.clock().sleep_until(end, Why::Other)
+        };
+        let sleeps = [sleep(0), sleep(1), sleep(1), sleep(3)];
+        assert_eq!(clock.advance_to_next(), Some(SECOND));
+        assert_eq!(clock.advance_to_next(), Some(2 * SECOND));
+        assert_eq!(clock.advance_to_next(), None);
+        drop(sleeps);
     }
 
     #[test]

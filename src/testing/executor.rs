@@ -269,4 +269,13 @@ mod tests {
     fn waiting_forever_is_told() {
         block_on(&ManualClock::new(), std::future::pending::<()>());
     }
+
+    #[test]
+    #[should_panic(expected = "nothing can run and nobody sleeps")]
+    fn a_due_sleep_that_nobody_polls_is_no_reason_to_go_on() {
+        let clock = ManualClock::new();
+        let sleep = nap(&clock, 1);
+        block_on(&clock, std::future::pending::<()>());
+        drop(sleep);
+    }
 }

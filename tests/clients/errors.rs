@@ -146,6 +146,31 @@ async fn a_request_that_can_not_be_built_is_its_own_fault() {
 }
 
 #[tokio::test]
+async fn a_request_that_hyper_util_refuses_is_its_own_fault_and_not_repeated() {
+    let server = Server::scripted([ok()]).await.unwrap();
+    let absolute = || Request::get(server.url("/"));
+    let requests = [
+        Request::get("/relative"),
+        absolute().method("CONNECT").version(Version::HTTP_10),
+        absolute().version(Version::HTTP_09),
+        // The connection turns out to be HTTP/1.
+        absolute().version(Version::HTTP_2),
+    ];
+    for request in requests {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+        let service = ServiceBuilder::new().layer(pipeline()).service(client);
+        let request = request.body(Empty::new()).unwrap();
+        let error = service.oneshot(request).await.unwrap_err();
+        let verdict = Http::new().error(error.operation().expect("hyper-util's own"));
+        assert_eq!(verdict.kind(), Kind::RequestFault, "{error:?}");
+        assert_eq!(verdict.error_type(), Label::Name("request"));
+        assert_eq!(verdict.was_processed(), Processed::No);
+        assert_eq!(error.attempts(), 1);
+    }
+    assert_eq!(server.received().len(), 0);
+}
+
+#[tokio::test]
 async fn a_request_body_that_fails_is_the_requests_own_fault() {
     for version in VERSIONS {
         let server = Server::scripted([ok()]).await.unwrap();
