@@ -126,7 +126,9 @@ async fn promise_6_after_a_redirect_the_service_that_answered_is_held() {
     let busy = status(503).header("retry-after", "60");
     let target = Server::scripted([busy]).await.expect("a loopback port");
     let away = status(302).header("location", target.url("/moved"));
-    let origin = Server::scripted([away, ok()]).await.expect("a loopback port");
+    let origin = Server::scripted([away, ok()])
+        .await
+        .expect("a loopback port");
     let client = reqwest_builder(Version::HTTP_11).build().expect("a client");
     let pipeline = pipeline().hold_after(1);
 
