@@ -78,7 +78,9 @@ fn what_one_call_was_told_holds_for_the_others() {
     let clock = ManualClock::new();
     let closed = Reply::status(503).header("retry-after", 120);
     let bank = ScriptedService::new(&clock, [closed, Reply::status(200)]);
-    let client = bank_policies().clock(clock.clock()).layer(bank.clone());
+    // By default it takes ten such answers in a row.
+    let policies = bank_policies().hold_after(1);
+    let client = policies.clock(clock.clock()).layer(bank.clone());
 
     // The payment may have been made, so it ends here. Nobody else asks for two minutes.
     let paid = block_on(&clock, ask_bank(client.clone(), "POST", 7)).expect("an answer");

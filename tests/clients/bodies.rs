@@ -16,9 +16,12 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tower::{ServiceBuilder, ServiceExt};
 
-use crate::support::{VERSIONS, bodies, ok, pipeline, reqwest_builder, status};
+use crate::support::{VERSIONS, bodies, ms, ok, pipeline, reqwest_builder, status};
 
 #[tokio::test]
 async fn promise_7_a_reqwest_stream_is_sent_once_and_does_not_fail_for_that() {
@@ -81,6 +84,59 @@ async fn promise_7_a_stream_over_the_cap_is_sent_once_and_does_not_fail_for_that
         assert_eq!(status, 503);
         assert_eq!(report.unwrap().stop(), Some(Stop::NotReplayable));
         assert_eq!(bodies(&server), [whole()]);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_answered_early_goes_on_in_the_retry_and_no_longer_on_the_old_connection() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (feed, taken) = mpsc::unbounded_channel();
+    let body = stream::unfold(taken, async |mut taken| Some((taken.recv().await?, taken)));
+    let call = tokio::spawn(put_raw(&server, body));
+
+    feed.send(Bytes::from("one ")).unwrap();
+    let mut old = accept(&server).await;
+    read_until(&mut old, "one \r\n").await;
+    old.write_all(BUSY.as_bytes()).await.unwrap();
+    let mut new = accept(&server).await;
+    read_until(&mut new, "one \r\n").await;
+
+    // It is closed before the next chunk comes.
+    soon(old.read_to_end(&mut Vec::new())).await.ok();
+    feed.send(Bytes::from("two ")).unwrap();
+    read_until(&mut new, "two \r\n").await;
+    feed.send(Bytes::from("three")).unwrap();
+    drop(feed);
+    let rest = read_until(&mut new, LAST_CHUNK).await;
+    assert_eq!(without_framing(&rest), "three");
+    new.write_all(OK).await.unwrap();
+    assert_eq!(soon(call).await.unwrap(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stream_answered_early_is_replayed_whole_while_the_old_connection_still_sends() {
+    let chunks: Vec<String> = (0..400).map(|n| format!("{n:0>100} ")).collect();
+    for _ in 0..20 {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let body = stream::iter(chunks.clone()).then(async |chunk| {
+            tokio::task::yield_now().await;
+            Bytes::from(chunk)
+        });
+        let call = tokio::spawn(put_raw(&server, body));
+
+        let mut old = accept(&server).await;
+        read_until(&mut old, "\r\n\r\n").await;
+        // The retry has to come over another connection, even if the whole body was sent by now.
+        let busy = BUSY.replace("content-length", "connection: close\r\ncontent-length");
+        old.write_all(busy.as_bytes()).await.unwrap();
+        tokio::spawn(async move { old.read_to_end(&mut Vec::new()).await });
+
+        let mut new = accept(&server).await;
+        let request = read_until(&mut new, LAST_CHUNK).await;
+        let (_, body) = request.split_once("\r\n\r\n").expect("a head");
+        assert_eq!(without_framing(body), chunks.concat());
+        new.write_all(OK).await.unwrap();
+        assert_eq!(soon(call).await.unwrap(), 200);
     }
 }
 
@@ -195,6 +251,53 @@ async fn cut_then_ok() -> Server {
     let cut = status(200).body(vec![b'x'; 10_000]).cut_body_after(100);
     Server::scripted([cut, ok()]).await.unwrap()
 }
+
+/// Sends a kept stream over HTTP/1.1 to a server that the test plays itself.
+fn put_raw<S>(server: &TcpListener, body: S) -> impl Future<Output = u16> + use<S>
+where
+    S: Stream<Item = Bytes> + Send + 'static,
+{
+    let frames = StreamBody::new(body.map(|chunk| Ok::<_, Infallible>(Frame::data(chunk))));
+    let url = format!("http://{}/", server.local_addr().unwrap());
+    let request = Request::put(url).body(frames.boxed_unsync()).unwrap();
+    let service = ServiceBuilder::new()
+        .layer(ReplayLayer::new())
+        .layer(pipeline())
+        .service(Client::builder(TokioExecutor::new()).build_http());
+    async move { service.oneshot(request).await.unwrap().status().as_u16() }
+}
+
+async fn accept(server: &TcpListener) -> TcpStream {
+    soon(server.accept()).await.unwrap().0
+}
+
+/// Everything up to what is awaited.
+async fn read_until(socket: &mut TcpStream, end: &str) -> String {
+    let mut read = String::new();
+    while !read.ends_with(end) {
+        let mut buffer = [0; 1024];
+        let length = soon(socket.read(&mut buffer)).await.unwrap();
+        assert_ne!(length, 0, "ended after {read}");
+        read.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+    }
+    read
+}
+
+/// The data of a chunked body without line breaks.
+fn without_framing(body: &str) -> String {
+    let lines = body.split("\r\n");
+    lines.skip(1).step_by(2).collect()
+}
+
+/// Fails rather than hangs.
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    let patience = tokio::time::timeout(ms(10_000), future);
+    patience.await.expect("it happens soon")
+}
+
+const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+const LAST_CHUNK: &str = "\r\n0\r\n\r\n";
 
 /// What `chunks` come to.
 fn whole() -> String {
