@@ -291,9 +291,9 @@ fn line(event: &Event) -> String {
     let met = event.verdict().map(|it| it.error_type().to_string());
     let met = met.unwrap_or("not sent".into());
     let next = match event {
-        Event::Held { wait, .. } | Event::Retry { wait, .. } => {
-            format!("waits {:.1?} ({})", wait.length(), wait.reason())
-        }
+        Event::Retry { wait, .. } => format!("waits {:.1?} ({})", wait.length(), wait.reason()),
+        Event::Parked { reason, .. } => format!("waits in line ({reason})"),
+        Event::Changed { change, .. } => format!("{change:?}"),
         Event::Stop { stop, .. } => format!("no more: {stop}"),
         other => format!("{other:?}"),
     };

@@ -78,8 +78,7 @@ fn what_one_call_was_told_holds_for_the_others() {
     let clock = ManualClock::new();
     let closed = Reply::status(503).header("retry-after", 120);
     let bank = ScriptedService::new(&clock, [closed, Reply::status(200)]);
-    // By default it takes ten such answers in a row.
-    let policies = bank_policies().hold_after(1);
+    let policies = bank_policies();
     let client = policies.clock(clock.clock()).layer(bank.clone());
 
     // The payment may have been made, so it ends here. Nobody else asks for two minutes.

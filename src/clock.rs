@@ -118,14 +118,16 @@ pub enum Why {
     AttemptTimeout,
     /// The client's own delay before the next attempt.
     Backoff,
+    /// The time until an open breaker lets a retry try.
+    Breaker,
     /// The end of the whole call.
     Deadline,
     /// The time given to read the rest of a rejected response.
     Drain,
-    /// The service asked for quiet; see [`hold`](crate::hold).
-    Held,
     /// Somebody's own sleep, not a policy's.
     Other,
+    /// The turn of an attempt that waits in line for a window, a limit or a rate.
+    Parked,
     /// The server asked for this delay before the next attempt.
     ServerHint,
 }
@@ -134,7 +136,7 @@ impl Why {
     /// Whether this is a wait before an attempt, not a limit on something that runs.
     #[must_use]
     pub const fn is_wait(self) -> bool {
-        matches!(self, Self::Backoff | Self::Held | Self::ServerHint)
+        matches!(self, Self::Backoff | Self::Breaker | Self::Parked | Self::ServerHint)
     }
 }
 

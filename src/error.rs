@@ -267,12 +267,20 @@ pub enum Cause<E> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("rejected: {reason}")]
 pub struct Rejected {
-    reason: Reason,
+    pub(crate) reason: Reason,
+    pub(crate) retry_at: Option<Instant>,
 }
 
 impl Rejected {
-    pub(crate) const fn new(reason: Reason) -> Self {
-        Self { reason }
+    pub(crate) const fn new(reason: Reason, retry_at: Option<Instant>) -> Self {
+        Self { reason, retry_at }
+    }
+
+    /// The earliest moment at which asking again makes sense, if that is known: exactly for a rate
+    /// limit, an open breaker and a quiet that the server asked for, a guess for a line.
+    #[must_use]
+    pub const fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
     }
 
     /// Why.
@@ -286,14 +294,29 @@ impl Rejected {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The service asked for quiet for longer than the deadline allows.
-    Held,
+    /// The breaker is open, or half-open with all its probes out.
+    BreakerOpen,
+    /// The line in front of a limit is full.
+    QueueFull,
+    /// The turn did not, or will not, come in time.
+    QueueTimeout,
+    /// The rate limit leaves no room before the deadline.
+    RateLimited,
+    /// Shed, because the service refuses much of what it is sent.
+    Throttled,
+    /// The congestion window leaves no room in time for an answer.
+    WindowFull,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Held => "the service asked for quiet",
+            Self::BreakerOpen => "breaker open",
+            Self::QueueFull => "queue full",
+            Self::QueueTimeout => "queued for too long",
+            Self::RateLimited => "rate limit reached",
+            Self::Throttled => "shed by throttling",
+            Self::WindowFull => "congestion window full",
         })
     }
 }

@@ -4,10 +4,31 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::breaker;
 use crate::budget::Snapshot;
 use crate::error::Reason;
-use crate::report::{Stop, Wait};
+use crate::keyed;
+use crate::limit;
+use crate::report::{Stop, Wait, WaitReason};
+use crate::throttle;
 use crate::verdict::Verdict;
+use crate::window;
+
+/// A change of state of a policy that many calls share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Change {
+    /// Of a breaker.
+    Breaker(breaker::Change),
+    /// Of a registry of policies per key.
+    Keyed(keyed::Change),
+    /// Of a bulkhead's or a rate's limit.
+    Limit(limit::Change),
+    /// Of a throttle.
+    Throttle(throttle::Change),
+    /// Of a congestion window.
+    Window(window::Change),
+}
 
 /// Something a policy did, with its reason and its numbers.
 ///
@@ -15,14 +36,25 @@ use crate::verdict::Verdict;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// An attempt waits because the service asked for quiet; see [`hold`](crate::hold).
-    Held {
+    /// What became of an attempt changed the state of a policy that many calls share.
+    Changed {
+        /// The call: the same number for all events of one call, unique in this process.
+        call: u64,
+        /// The number of the attempt, from 1.
+        attempt: u32,
+        /// What changed, and why.
+        change: Change,
+    },
+    /// An attempt waits in line for a window, a limit or a rate, or for a breaker to let it try.
+    Parked {
         /// The call: the same number for all events of one call, unique in this process.
         call: u64,
         /// The number of the attempt that waits, from 1.
         attempt: u32,
-        /// The wait that begins now.
-        wait: Wait,
+        /// What it waits for.
+        reason: WaitReason,
+        /// For how long at most until it asks again, from now. `None`: until it is woken.
+        wait: Option<Duration>,
     },
     /// A policy refused to begin an attempt.
     Reject {
@@ -70,7 +102,8 @@ impl Event {
     #[must_use]
     pub const fn call(&self) -> u64 {
         match self {
-            Self::Held { call, .. }
+            Self::Changed { call, .. }
+            | Self::Parked { call, .. }
             | Self::Reject { call, .. }
             | Self::Retry { call, .. }
             | Self::Stop { call, .. } => *call,
@@ -81,7 +114,8 @@ impl Event {
     #[must_use]
     pub const fn attempt(&self) -> u32 {
         match self {
-            Self::Held { attempt, .. }
+            Self::Changed { attempt, .. }
+            | Self::Parked { attempt, .. }
             | Self::Reject { attempt, .. }
             | Self::Retry { attempt, .. }
             | Self::Stop { attempt, .. } => *attempt,
@@ -92,7 +126,7 @@ impl Event {
     #[must_use]
     pub const fn verdict(&self) -> Option<Verdict> {
         match self {
-            Self::Held { .. } | Self::Reject { .. } => None,
+            Self::Changed { .. } | Self::Parked { .. } | Self::Reject { .. } => None,
             Self::Retry { verdict, .. } | Self::Stop { verdict, .. } => Some(*verdict),
         }
     }
@@ -138,9 +172,24 @@ pub(crate) fn tell(
 
 fn trace(event: &Event) {
     match event {
-        Event::Held {
+        Event::Changed {
             call,
             attempt,
+            change,
+        } => tracing::event!(
+            target: TARGET,
+            tracing::Level::DEBUG,
+            {
+                "call" = call,
+                "http.request.resend_count" = attempt.saturating_sub(1),
+                "change" = ?change,
+            },
+            "policy changed its state"
+        ),
+        Event::Parked {
+            call,
+            attempt,
+            reason,
             wait,
         } => tracing::event!(
             target: TARGET,
@@ -148,8 +197,8 @@ fn trace(event: &Event) {
             {
                 "call" = call,
                 "http.request.resend_count" = attempt - 1,
-                "wait" = ?wait.length(),
-                "reason" = %wait.reason(),
+                "wait" = wait.map(|wait| wait.as_secs_f64()),
+                "reason" = %reason,
             },
             "attempt waits"
         ),

@@ -80,6 +80,7 @@
 
 pub mod attempt;
 pub mod backoff;
+pub mod breaker;
 pub mod budget;
 #[cfg(any(feature = "hyper-util", feature = "reqwest"))]
 pub mod client;
@@ -87,8 +88,10 @@ pub mod clock;
 pub mod deadline;
 pub mod error;
 pub mod event;
-pub mod hold;
+mod gate;
 pub mod http;
+pub mod keyed;
+pub mod limit;
 pub mod pipeline;
 pub mod report;
 pub mod retry;
@@ -96,22 +99,28 @@ pub mod rng;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod throttle;
 #[cfg(feature = "tower")]
 pub mod tower;
 pub mod verdict;
+pub mod window;
 
 pub use attempt::Attempt;
+pub use breaker::Breaker;
 pub use budget::Budget;
 pub use clock::Clock;
 pub use deadline::Deadline;
 pub use error::{Cause, ConfigError, Error};
 pub use event::Event;
-pub use hold::Key;
+pub use keyed::{Key, Keyed};
+pub use limit::{Bulkhead, RateLimit};
 pub use pipeline::Pipeline;
 pub use report::Report;
 pub use retry::Retry;
 pub use rng::Rng;
+pub use throttle::{Priority, Throttle};
 pub use verdict::Verdict;
+pub use window::Window;
 
 /// The README's examples, run as tests.
 #[cfg(all(

@@ -8,7 +8,7 @@ use crate::verdict::{Processed, Verdict};
 /// What was done for one call.
 ///
 /// Found in [`Error::report`](crate::Error::report), and in the `extensions` of a response that
-/// took more than one attempt, was held, or was given back though it is a failure. A first attempt
+/// took more than one attempt, was parked, or was given back though it is a failure. A first attempt
 /// that succeeds at once leaves no report: it would be the only allocation of the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -16,7 +16,7 @@ pub struct Report {
     pub(crate) attempts: u32,
     pub(crate) elapsed: Duration,
     pub(crate) failures: Vec<Failure>,
-    pub(crate) held: Duration,
+    pub(crate) parked: Duration,
     pub(crate) stop: Option<Stop>,
     pub(crate) retry_at: Option<Instant>,
     pub(crate) retry_after: Option<Duration>,
@@ -29,7 +29,7 @@ impl Report {
             attempts: 0,
             elapsed: Duration::ZERO,
             failures: Vec::new(),
-            held: Duration::ZERO,
+            parked: Duration::ZERO,
             stop: None,
             retry_at: None,
             retry_after: None,
@@ -78,18 +78,18 @@ impl Report {
         self.retry_after
     }
 
-    /// How long attempts were held because the service had asked for quiet; see
-    /// [`hold`](crate::hold).
+    /// How long attempts waited in line for a window, a limit or a rate, or for a breaker to let them
+    /// try.
     #[must_use]
-    pub const fn held(&self) -> Duration {
-        self.held
+    pub const fn parked(&self) -> Duration {
+        self.parked
     }
 
-    /// The sum of all waits: between attempts, and while held.
+    /// The sum of all waits: between attempts, and while parked.
     #[must_use]
     pub fn waited(&self) -> Duration {
         let waits = self.failures.iter().filter_map(|failure| failure.wait);
-        waits.fold(self.held, |sum, wait| sum.saturating_add(wait.length))
+        waits.fold(self.parked, |sum, wait| sum.saturating_add(wait.length))
     }
 
     pub(crate) fn push(&mut self, failure: Failure) {
@@ -161,18 +161,27 @@ impl Wait {
 pub enum WaitReason {
     /// The client's own backoff.
     Backoff,
-    /// Another response from the same service had asked for quiet; see [`hold`](crate::hold).
-    Held,
+    /// The breaker is open until then.
+    Breaker,
+    /// The bulkhead is full.
+    Bulkhead,
+    /// The rate limit.
+    RateLimit,
     /// The server's hint, such as `Retry-After`, was longer.
     ServerHint,
+    /// The congestion window, or a hint that holds for the whole service.
+    Window,
 }
 
 impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Backoff => "backoff",
-            Self::Held => "held",
+            Self::Breaker => "breaker",
+            Self::Bulkhead => "bulkhead",
+            Self::RateLimit => "rate limit",
             Self::ServerHint => "server hint",
+            Self::Window => "window",
         })
     }
 }

@@ -151,10 +151,6 @@ impl Retry {
         self.budget.as_ref()
     }
 
-    pub(crate) const fn longest_hint(&self) -> Duration {
-        self.max_hint
-    }
-
     /// Whether a retry could follow this attempt at all.
     pub(crate) const fn may_follow(&self, number: u32) -> bool {
         number < self.max_attempts
@@ -186,10 +182,11 @@ impl Retry {
             return stop(Stop::BackoffExhausted);
         };
         let room = failed.room();
-        let wait = self.wait(delay, hint, room, draws);
-        if room.is_some_and(|room| wait.length >= room) {
+        let wait = self.wait(delay, hint, failed.closed, room, draws);
+        let closed = failed.closed.map(|(length, _)| length);
+        if room.is_some_and(|room| wait.length.max(closed.unwrap_or_default()) >= room) {
             // Without the spread: that is for the fleet, not what the server asked for.
-            let earliest = delay.max(hint.unwrap_or_default());
+            let earliest = delay.max(hint.or(closed).unwrap_or_default());
             let (stop, wait) = (Stop::DeadlineTooClose, Some(earliest));
             return Decision::Stop { stop, wait };
         }
@@ -227,40 +224,40 @@ impl Retry {
         &self,
         delay: Duration,
         hint: Option<Duration>,
+        closed: Option<(Duration, WaitReason)>,
         room: Option<Duration>,
         draws: &mut Draws,
     ) -> Wait {
-        let own = Wait {
+        let mut wait = Wait {
             length: delay,
             reason: WaitReason::Backoff,
         };
-        let Some(hint) = hint.filter(|hint| !hint.is_zero()) else {
-            return own;
-        };
-        let length = self.spread(hint, hint, room, draws);
-        if length < delay {
-            return own;
+        if let Some(hint) = hint.filter(|hint| !hint.is_zero()) {
+            // Where the whole service is held, its window spreads the way back.
+            let length = match closed {
+                Some((length, WaitReason::Window)) if length >= hint => hint,
+                _ => self.spread(hint, room, draws),
+            };
+            if length >= delay {
+                let reason = WaitReason::ServerHint;
+                wait = Wait { length, reason };
+            }
         }
-        Wait {
-            length,
-            reason: WaitReason::ServerHint,
+        // Whoever waits for a window waits in its line, not here.
+        match closed {
+            Some((length, reason @ WaitReason::Breaker)) if length > wait.length => {
+                Wait { length, reason }
+            }
+            _ => wait,
         }
     }
-}
 
-impl Retry {
-    /// Bends a wait that many were told to wait for `hint`, of which `left` is left.
-    pub(crate) fn spread(
-        &self,
-        hint: Duration,
-        left: Duration,
-        room: Option<Duration>,
-        draws: &mut Draws,
-    ) -> Duration {
+    /// Bends a hint that many were given.
+    fn spread(&self, hint: Duration, room: Option<Duration>, draws: &mut Draws) -> Duration {
         // A spread up to the deadline would leave no time for the answer.
-        let free = room.map_or(Duration::MAX, |room| room.saturating_sub(left));
+        let free = room.map_or(Duration::MAX, |room| room.saturating_sub(hint));
         let widest = hint.min(self.hint_spread).min(free / 2);
-        left.saturating_add(Duration::from_nanos(draws.up_to(count(widest))))
+        hint.saturating_add(Duration::from_nanos(draws.up_to(count(widest))))
     }
 }
 
@@ -284,6 +281,8 @@ pub(crate) struct Failed {
     pub(crate) least_time: Duration,
     pub(crate) idempotent: bool,
     pub(crate) replayable: bool,
+    /// For how long a shared policy will let nothing go, and which.
+    pub(crate) closed: Option<(Duration, WaitReason)>,
 }
 
 impl Failed {
@@ -357,6 +356,7 @@ mod tests {
             least_time: Duration::ZERO,
             idempotent: true,
             replayable: true,
+            closed: None,
         }
     }
 

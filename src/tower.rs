@@ -6,6 +6,7 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
 
 use http::Request;
 use http_body::Body;
@@ -15,11 +16,11 @@ use tower_service::Service;
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
 use crate::error::{Cause, Error};
-use crate::hold::Key;
-use crate::http::Replay;
+use crate::keyed::Key;
+use crate::http::{Quota, Replay};
 use crate::pipeline::{Call, Operation, Pipeline, Policies, Protocol};
 use crate::report::Report;
-use crate::retry::Retry;
+use crate::throttle::Priority;
 use crate::verdict::{Classify, EveryError, Verdict};
 
 /// A service under a pipeline's policies.
@@ -59,15 +60,6 @@ impl<S, C: Clone> Layer<S> for Pipeline<C> {
             policies: Arc::clone(&self.policies),
             classify: self.classify.clone(),
         }
-    }
-}
-
-impl<S> Layer<S> for Retry {
-    type Service = Guarded<S>;
-
-    /// A pipeline of one.
-    fn layer(&self, inner: S) -> Guarded<S> {
-        Pipeline::from(self.clone()).layer(inner)
     }
 }
 
@@ -117,6 +109,7 @@ pub struct Exchange<S, Q, C> {
     request: Option<Q>,
     pub(crate) idempotent: Option<bool>,
     pub(crate) deadline: Option<Deadline>,
+    pub(crate) priority: Priority,
     /// Where the request went, once it is gone.
     key: Option<Key>,
 }
@@ -130,6 +123,7 @@ impl<S, Q, C> Exchange<S, Q, C> {
         Self {
             idempotent: protocol.is_idempotent(&request),
             deadline: protocol.deadline(&request),
+            priority: protocol.priority(&request),
             service,
             is_ready: false,
             protocol,
@@ -194,6 +188,10 @@ where
         self.deadline
     }
 
+    fn priority(&self) -> Priority {
+        self.priority
+    }
+
     fn key(&self) -> Option<Key> {
         match &self.request {
             Some(request) => self.protocol.key(request),
@@ -202,8 +200,11 @@ where
     }
 
     fn answered_by(&self, response: &S::Response) -> Option<Key> {
-        let told = self.protocol.answered_by(response);
-        told.or_else(|| self.key())
+        self.protocol.answered_by(response)
+    }
+
+    fn quota(&self, response: &S::Response, wall: SystemTime) -> Option<Quota> {
+        self.protocol.quota(response, wall)
     }
 
     fn discard(&mut self, response: S::Response) -> C::Discard {

@@ -14,6 +14,9 @@ use crate::rng::Draws;
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Jitter {
+    /// Uniform from half the delay to one and a half times as long, and never above the cap: near it
+    /// the draw is uniform up to the cap.
+    Around,
     /// Uniform between the first delay and three times the delay before, and never above the
     /// cap. Where three times the delay before is above the cap the draw is uniform up to the
     /// cap: the published form cuts it off there, which puts most delays exactly on the cap.
@@ -25,6 +28,12 @@ pub enum Jitter {
     Full,
     /// The delay itself. A fleet that failed together comes back together.
     None,
+}
+
+pub(super) fn around(delay: Duration, cap: Duration, draws: &mut Draws) -> Duration {
+    let low = count(delay) / 2;
+    let high = count(delay).saturating_add(low).min(count(cap)).max(low);
+    Duration::from_nanos(low + draws.up_to(high - low))
 }
 
 pub(super) fn full(delay: Duration, draws: &mut Draws) -> Duration {
@@ -87,6 +96,14 @@ mod tests {
     }
 
     #[test]
+    fn jitter_around_is_uniform_from_half_to_one_and_a_half_and_up_to_the_cap() {
+        let (low, mean, high) = spread(|draws| around(ms(1000), ms(5000), draws));
+        assert!(low >= 500.0 && near(low, 500.0) && near(mean, 1000.0) && near(high, 1500.0));
+        let (low, mean, high) = spread(|draws| around(ms(1000), ms(1100), draws));
+        assert!(near(low, 500.0) && near(mean, 800.0) && high <= 1100.0 && near(high, 1100.0));
+    }
+
+    #[test]
     fn decorrelated_jitter_is_uniform_from_the_first_delay_to_thrice_the_last() {
         let one = |draws: &mut Draws| decorrelated(ms(100), Some(ms(300)), ms(2000), draws);
         let (low, mean, high) = spread(one);
@@ -102,6 +119,7 @@ mod tests {
         for jitter in [full, equal] {
             let _ = jitter(Duration::MAX, &mut draws);
         }
+        let _ = around(Duration::MAX, Duration::MAX, &mut draws);
         let _ = decorrelated(
             Duration::MAX,
             Some(Duration::MAX),

@@ -184,6 +184,7 @@ impl Backoff {
         };
         let first = self.first().unwrap_or(bare).min(cap);
         let delay = match self.jitter {
+            Jitter::Around => jitter::around(bare.min(cap), cap, draws),
             Jitter::Decorrelated => jitter::decorrelated(first, progress.last, cap, draws),
             Jitter::Equal => jitter::equal(bare.min(cap), draws),
             Jitter::Full => jitter::full(bare.min(cap), draws),
@@ -340,6 +341,7 @@ mod tests {
         ];
         let factor = prop_oneof![Just(2.0), Just(f64::NAN), Just(f64::INFINITY), any::<f64>()];
         let jitter = prop_oneof![
+            Just(Jitter::Around),
             Just(Jitter::Decorrelated),
             Just(Jitter::Equal),
             Just(Jitter::Full),
@@ -375,7 +377,12 @@ mod tests {
 
     #[test]
     fn jitter_never_vanishes_at_the_cap() {
-        for jitter in [Jitter::Full, Jitter::Equal, Jitter::Decorrelated] {
+        for jitter in [
+            Jitter::Around,
+            Jitter::Full,
+            Jitter::Equal,
+            Jitter::Decorrelated,
+        ] {
             let backoff = Backoff::exponential(ms(100))
                 .max_delay(ms(800))
                 .jitter(jitter);

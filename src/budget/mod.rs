@@ -38,6 +38,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::error::ConfigError;
+use crate::keyed::{PerKey, sealed::Sealed};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use crate::verdict::Kind;
 
@@ -213,6 +214,25 @@ impl Default for Budget {
     }
 }
 
+impl Sealed for Budget {}
+
+impl PerKey for Budget {
+    fn fresh(&self) -> Self {
+        self.clone().change(|_| ())
+    }
+
+    /// Whether nobody else holds it. What it has spent doesn't keep it: the few tokens of a fresh
+    /// one are earned by having been quiet.
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1
+            && (self.own.as_ref()).is_none_or(|own| Arc::strong_count(own) == 1)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        Self::check(self)
+    }
+}
+
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Budget")
@@ -334,6 +354,10 @@ impl Ratio {
         Self {
             millionths: percent as u64 * 10_000,
         }
+    }
+
+    pub(crate) const fn in_millionths(self) -> u64 {
+        self.millionths
     }
 
     /// So many millionths.

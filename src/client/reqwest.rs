@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use ::reqwest::{Body, Client, Error as ClientError, Request, RequestBuilder, Response};
 use pin_project_lite::pin_project;
@@ -15,11 +16,12 @@ use pin_project_lite::pin_project;
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
 use crate::error::{Cause, Error};
-use crate::hold::Key;
+use crate::keyed::Key;
 use crate::http::errors::{chain, connect_verdict, maybe, unprocessed};
-use crate::http::{Drain, Http, is_idempotent, service_key, status_verdict};
+use crate::http::{Drain, Http, Quota, Target, is_idempotent, quota, status_verdict};
 use crate::pipeline::{Call, Pipeline, Policies, Protocol};
 use crate::report::Report;
+use crate::throttle::Priority;
 use crate::tower::Exchange;
 use crate::verdict::{Classify, Kind, Label, Processed, Verdict};
 
@@ -109,6 +111,12 @@ where
         self.change(|exchange| exchange.idempotent = Some(idempotent))
     }
 
+    /// How much the request matters when some have to be shed; see [`throttle`](crate::throttle).
+    /// Default: [`Priority::Normal`].
+    pub fn priority(self, priority: Priority) -> Self {
+        self.change(|exchange| exchange.priority = priority)
+    }
+
     fn change<F>(mut self, change: F) -> Self
     where
         F: FnOnce(&mut Exchange<Client, Request, &C>),
@@ -176,14 +184,18 @@ impl Protocol<Request, Response> for Http {
     }
 
     fn key(&self, request: &Request) -> Option<Key> {
-        let url = request.url();
-        Some(service_key(url.scheme(), url.host_str()?, url.port()))
+        self.key_of(target(request.method(), request.url()))
     }
 
     fn answered_by(&self, response: &Response) -> Option<Key> {
-        // After a redirect it isn't the service that was asked.
-        let url = response.url();
-        Some(service_key(url.scheme(), url.host_str()?, url.port()))
+        // After a redirect it isn't the service that was asked. Only the address is known of what was
+        // asked there.
+        let address = target(&::http::Method::GET, response.url());
+        if self.has_own_keys() { None } else { address.key() }
+    }
+
+    fn quota(&self, response: &Response, wall: SystemTime) -> Option<Quota> {
+        quota(response.headers(), wall)
     }
 
     fn prepare(&self, request: &mut Request, attempt: &Attempt) {
@@ -199,6 +211,16 @@ impl Protocol<Request, Response> for Http {
 
     fn attach(&self, response: &mut Response, report: Report) {
         response.extensions_mut().insert(report);
+    }
+}
+
+fn target<'a>(method: &'a ::http::Method, url: &'a ::reqwest::Url) -> Target<'a> {
+    Target {
+        method,
+        scheme: url.scheme(),
+        host: url.host_str().unwrap_or_default(),
+        port: url.port(),
+        path: url.path(),
     }
 }
 

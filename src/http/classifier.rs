@@ -6,22 +6,23 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 
 use super::errors::no_less;
 use super::{
-    Drain, Idempotent, classify_error, is_idempotent, provably_not_sent, replay, server_hint,
+    Drain, Idempotent, Quota, classify_error, is_idempotent, provably_not_sent, quota, replay, server_hint,
     status_verdict,
 };
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
 use crate::error::{BoxError, Boxed, Cause, Error};
-use crate::hold::Key;
+use crate::keyed::Key;
 use crate::pipeline::Protocol;
 use crate::report::Report;
+use crate::throttle::Priority;
 use crate::verdict::{Classify, Kind, Processed, Verdict};
 
 /// Knows HTTP requests, responses and client errors.
@@ -54,7 +55,10 @@ struct Settings {
     adjust: Option<Adjust>,
     errors: Vec<AsError>,
     deadline_header: Option<HeaderName>,
+    key: Option<KeyOf>,
 }
+
+type KeyOf = Arc<dyn Fn(Target<'_>) -> Option<Key> + Send + Sync>;
 
 type Adjust = Arc<dyn Fn(StatusCode, &HeaderMap, Verdict) -> Verdict + Send + Sync>;
 
@@ -130,6 +134,42 @@ impl Http {
     #[must_use]
     pub fn deadline_header(self, name: HeaderName) -> Self {
         self.change(|it| it.deadline_header = Some(name))
+    }
+
+    /// Which service a request goes to: what is kept [per key](crate::keyed) is then that key's, and
+    /// `None` passes all that by. Default: its host and port.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use evenkeel::http::Http;
+    /// use evenkeel::{Key, Pipeline};
+    ///
+    /// // Behind this gateway each first segment of the path is a service of its own.
+    /// let http = Http::new().key_by(|target| {
+    ///     Some(Key::of((target.host(), target.path().split('/').nth(1))))
+    /// });
+    /// let pipeline = Pipeline::http().classify(http);
+    /// # let _ = pipeline;
+    /// ```
+    #[must_use]
+    pub fn key_by<F>(self, key: F) -> Self
+    where
+        F: Fn(Target<'_>) -> Option<Key> + Send + Sync + 'static,
+    {
+        self.change(|it| it.key = Some(Arc::new(key)))
+    }
+
+    pub(crate) fn key_of(&self, target: Target<'_>) -> Option<Key> {
+        match self.settings.as_ref().and_then(|it| it.key.as_ref()) {
+            Some(key) => key(target),
+            None => target.key(),
+        }
+    }
+
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn has_own_keys(&self) -> bool {
+        self.settings.as_ref().is_some_and(|it| it.key.is_some())
     }
 
     /// What a response means.
@@ -228,8 +268,22 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
 
     fn key(&self, request: &Request<B>) -> Option<Key> {
         let uri = request.uri();
-        let scheme = uri.scheme_str()?;
-        Some(service_key(scheme, uri.host()?, uri.port_u16()))
+        self.key_of(Target {
+            method: request.method(),
+            scheme: uri.scheme_str().unwrap_or_default(),
+            host: uri.host().unwrap_or_default(),
+            port: uri.port_u16(),
+            path: uri.path(),
+        })
+    }
+
+    fn priority(&self, request: &Request<B>) -> Priority {
+        let priority = request.extensions().get::<Priority>();
+        priority.copied().unwrap_or_default()
+    }
+
+    fn quota(&self, response: &Response<R>, wall: SystemTime) -> Option<Quota> {
+        quota(response.headers(), wall)
     }
 
     fn prepare(&self, request: &mut Request<B>, attempt: &Attempt) {
@@ -258,10 +312,53 @@ impl fmt::Debug for Http {
     }
 }
 
-/// One service: a host, in whatever case, and a port, written out or not.
-pub(crate) fn service_key(scheme: &str, host: &str, port: Option<u16>) -> Key {
-    let usual = if scheme == "https" { 443 } else { 80 };
-    Key::of((AnyCase(host), port.unwrap_or(usual)))
+/// Where a request goes; see [`Http::key_by`]. A part that isn't in the request is empty.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) scheme: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) port: Option<u16>,
+    pub(crate) path: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// The method.
+    #[must_use]
+    pub const fn method(&self) -> &'a Method {
+        self.method
+    }
+
+    /// `http` or `https`.
+    #[must_use]
+    pub const fn scheme(&self) -> &'a str {
+        self.scheme
+    }
+
+    /// The host, in the case in which it was written.
+    #[must_use]
+    pub const fn host(&self) -> &'a str {
+        self.host
+    }
+
+    /// The port, written out or not.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        let usual = if self.scheme == "https" { 443 } else { 80 };
+        self.port.unwrap_or(usual)
+    }
+
+    /// The path, without the query.
+    #[must_use]
+    pub const fn path(&self) -> &'a str {
+        self.path
+    }
+
+    /// One service: a host, in whatever case, and a port.
+    pub(crate) fn key(&self) -> Option<Key> {
+        let known = !self.scheme.is_empty() && !self.host.is_empty();
+        known.then(|| Key::of((AnyCase(self.host), self.port())))
+    }
 }
 
 /// Hashes a name as if it were in lower case, without a copy of it.
@@ -473,7 +570,7 @@ mod tests {
             let of_box = || failed(Cause::Operation(BoxError::from(refused())), &attempts);
             assert_eq!(processed(&of_box()), Processed::Maybe);
             assert_eq!(processed(&of_box().boxed()), Processed::Maybe);
-            let rejected = Cause::<io::Error>::Rejected(Rejected::new(Reason::Held));
+            let rejected = Cause::<io::Error>::Rejected(Rejected::new(Reason::WindowFull, None));
             assert_eq!(
                 processed(&failed(rejected, &[Processed::Maybe])),
                 Processed::Maybe

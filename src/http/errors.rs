@@ -257,7 +257,7 @@ mod tests {
         use crate::error::{Limit, Reason};
         use std::time::Duration;
 
-        let rejected = classify_error(&Rejected::new(Reason::Held));
+        let rejected = classify_error(&Rejected::new(Reason::WindowFull, None));
         assert_eq!(rejected, unprocessed("rejected"));
         let config = classify_error(&ConfigError::new(
             "retry.max_attempts",

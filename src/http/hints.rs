@@ -12,12 +12,12 @@ use crate::verdict::Hint;
 pub(super) const MAX_LIST: usize = 1024;
 
 /// The headers of one limit: how much of it is left, and what says when it is whole again.
-struct Limit {
-    remaining: &'static str,
-    resets: &'static [&'static str],
+pub(super) struct Limit {
+    pub(super) remaining: &'static str,
+    pub(super) resets: &'static [&'static str],
 }
 
-const LIMITS: [Limit; 5] = [
+pub(super) const LIMITS: [Limit; 5] = [
     Limit {
         remaining: "ratelimit-remaining",
         resets: &["ratelimit-reset"],
@@ -216,7 +216,7 @@ fn rate_limit(field: &HeaderValue) -> Option<Duration> {
 }
 
 /// One of the resets whose meaning has to be told by its size.
-fn reset(value: &HeaderValue, now: Option<SystemTime>) -> Option<Hint> {
+pub(super) fn reset(value: &HeaderValue, now: Option<SystemTime>) -> Option<Hint> {
     const SECOND: u64 = 1_000_000_000;
     const MILLISECOND: u64 = 1_000_000;
 
@@ -307,7 +307,7 @@ fn milliseconds(value: &HeaderValue) -> Option<Duration> {
     bounded(Duration::from_millis(digits(trimmed(value)?)?))
 }
 
-fn seconds(text: &[u8]) -> Option<Duration> {
+pub(super) fn seconds(text: &[u8]) -> Option<Duration> {
     bounded(Duration::from_secs(digits(text)?))
 }
 

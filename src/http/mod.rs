@@ -40,13 +40,15 @@ pub(crate) mod errors;
 mod evidence;
 mod hints;
 mod idempotency;
+mod quota;
 mod replay;
 mod retry_after;
 mod status;
 
 #[cfg(feature = "reqwest")]
-pub(crate) use classifier::{DRAIN_LIMIT, service_key};
-pub use classifier::{Http, HttpErrors};
+pub(crate) use classifier::DRAIN_LIMIT;
+pub use classifier::{Http, HttpErrors, Target};
+pub use quota::{Quota, quota};
 pub use drain::Drain;
 pub use errors::classify_error;
 pub use evidence::provably_not_sent;

@@ -3,32 +3,33 @@
 //! Each poll runs the stages below until one of them has to wait:
 //!
 //! ```text
-//! Start ─▶ Ready ─▶ Running ─▶ settle ─▶ (the caller)
-//!          ▲   │                 │
-//!          └─ Waiting ◀─ Draining
+//! Start ─▶ Entering ─▶ Ready ─▶ Running ─▶ settle ─▶ (the caller)
+//!              ▲          │                  │
+//!              └────── Waiting ◀──── Draining
 //! ```
 //!
 //! Time is read at most once between two events of the outside world, and not at all where nothing
 //! needs it. Dropping the call at any stage drops what it holds: the running attempt, the
-//! withdrawal of an attempt that never began, the timer.
+//! withdrawal of an attempt that never began, places in line and permits, the timer.
 
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
 use crate::clock::{Sleep, Why};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::hold::Key;
+use crate::keyed::Key;
 use crate::pipeline::Policies;
 use crate::pipeline::operation::{Closure, Operation};
-use crate::pipeline::state::{Moment, Outcome, State};
-use crate::report::{Wait, WaitReason};
+use crate::pipeline::state::{Entry, Moment, Outcome, State};
+use crate::report::WaitReason;
+use crate::throttle::Priority;
 use crate::verdict::{Label, Verdict};
 
 pin_project! {
@@ -48,6 +49,8 @@ pin_project! {
         stage: Stage<O::Attempt, O::Discard>,
         #[pin]
         timer: Option<Sleep>,
+        // When the timer of a place in line ends.
+        timer_ends: Option<Instant>,
     }
 }
 
@@ -56,7 +59,9 @@ pin_project! {
     enum Stage<A, D> {
         /// Nothing has happened yet.
         Start,
-        /// Waits until the operation can begin an attempt, and asks the policies whether it may.
+        /// Asks the policies in front of an attempt, and waits in their lines.
+        Entering,
+        /// Waits until the operation can begin an attempt, and asks the breaker.
         Ready,
         /// An attempt runs.
         Running { #[pin] attempt: A },
@@ -81,6 +86,7 @@ where
             state: State::new(),
             stage: Stage::Start,
             timer: None,
+            timer_ends: None,
         }
     }
 }
@@ -103,10 +109,17 @@ where
         self
     }
 
-    /// Names the service that the call goes to, so that its hints hold for all calls with that
-    /// key; see [`hold`](crate::hold).
+    /// Names the service that the call goes to: what is kept [per key](crate::keyed) is then that
+    /// key's. Calls without a key pass by all that.
     pub const fn keyed(mut self, key: Key) -> Self {
         self.operation.key = Some(key);
+        self
+    }
+
+    /// How much the call matters when some have to be shed; see [`throttle`](crate::throttle).
+    /// Default: [`Priority::Normal`].
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.operation.priority = priority;
         self
     }
 }
@@ -131,10 +144,48 @@ where
                     let deadline = this.operation.deadline();
                     match state.start(policies, deadline, &mut now) {
                         Ok(()) => {
-                            this.stage.set(Stage::Ready);
+                            this.stage.set(Stage::Entering);
                             continue;
                         }
                         Err(cause) => Err(cause),
+                    }
+                }
+                StageProjection::Entering => {
+                    match state.enter(this.operation, policies, cx.waker(), &mut now) {
+                        Entry::Go => {
+                            clear(this.timer.as_mut());
+                            this.stage.set(Stage::Ready);
+                            continue;
+                        }
+                        Entry::Wait(until, reason) => {
+                            this.operation.stand_down();
+                            let Some(until) = until else {
+                                clear(this.timer.as_mut());
+                                return Poll::Pending;
+                            };
+                            // Its turn may have come nearer since the timer was made.
+                            if this.timer.is_none() || *this.timer_ends != Some(until) {
+                                *this.timer_ends = Some(until);
+                                let sleep = policies.clock.sleep_until(until, why(reason));
+                                this.timer.set(Some(sleep));
+                            }
+                            ready!(poll_timer(this.timer.as_mut(), cx));
+                            this.timer.set(None);
+                            now.forget();
+                            turns += 1;
+                            if turns == MAX_TURNS {
+                                cx.waker().wake_by_ref();
+                                return Poll::Pending;
+                            }
+                            continue;
+                        }
+                        Entry::Back => {
+                            this.operation.stand_down();
+                            clear(this.timer.as_mut());
+                            this.stage.set(Stage::Waiting);
+                            continue;
+                        }
+                        Entry::Refused(cause) => Err(cause),
                     }
                 }
                 StageProjection::Ready => match this.operation.poll_ready(cx) {
@@ -153,14 +204,15 @@ where
                     Poll::Ready(ready) => {
                         clear(this.timer.as_mut());
                         // Asked last of all: waiting for readiness may have taken long.
-                        match (state.admit(this.operation, policies, &mut now), ready) {
-                            (Err(cause), _) => Err(cause),
-                            (Ok(false), _) => {
+                        let waker = cx.waker();
+                        match state.pass_breaker(this.operation, policies, waker, &mut now) {
+                            Entry::Refused(cause) => Err(cause),
+                            Entry::Back | Entry::Wait(..) => {
                                 this.operation.stand_down();
                                 this.stage.set(Stage::Waiting);
                                 continue;
                             }
-                            (Ok(true), ready) => {
+                            Entry::Go => {
                                 let attempt = state.begin(policies, &mut now);
                                 match ready {
                                     Ok(()) => {
@@ -191,6 +243,7 @@ where
                         ready!(poll_timer(this.timer.as_mut(), cx));
                         now.forget();
                         if state.is_past_deadline(policies, &mut now) {
+                            state.cut_short(policies, &mut now);
                             Err(state.past_deadline())
                         } else {
                             Ok(Outcome::TimedOut(policies.timeout.unwrap_or_default()))
@@ -222,14 +275,14 @@ where
                         }
                     } else {
                         if this.timer.is_none() {
-                            let sleep = policies.clock.sleep_until(end, why(wait));
+                            let sleep = policies.clock.sleep_until(end, why(wait.reason()));
                             this.timer.set(Some(sleep));
                         }
                         ready!(poll_timer(this.timer.as_mut(), cx));
                         this.timer.set(None);
                         now.forget();
                     }
-                    this.stage.set(Stage::Ready);
+                    this.stage.set(Stage::Entering);
                     continue;
                 }
                 StageProjection::Done => unreachable!("a future isn't polled after it is ready"),
@@ -246,16 +299,11 @@ where
                 Outcome::Returned(result) => this.operation.classify(result.as_ref()),
                 Outcome::TimedOut(_) => Verdict::transient().label(Label::Name("timeout")),
             };
-            let answered_by = || match &outcome {
-                Outcome::Returned(Ok(value)) => this.operation.answered_by(value),
-                _ => this.operation.key(),
-            };
             let follows = if verdict.is_success() {
-                State::succeeds(answered_by, policies);
+                state.succeeds(&outcome, this.operation, policies, &mut now);
                 false
             } else {
-                let from = answered_by();
-                state.fails(verdict, this.operation, from, policies, &mut now)
+                state.fails(verdict, &outcome, this.operation, policies, &mut now)
             };
             match outcome {
                 outcome if !follows => {
@@ -285,10 +333,11 @@ fn clear(mut timer: Pin<&mut Option<Sleep>>) {
     }
 }
 
-const fn why(wait: Wait) -> Why {
-    match wait.reason() {
+const fn why(reason: WaitReason) -> Why {
+    match reason {
         WaitReason::Backoff => Why::Backoff,
-        WaitReason::Held => Why::Held,
+        WaitReason::Breaker => Why::Breaker,
+        WaitReason::Bulkhead | WaitReason::RateLimit | WaitReason::Window => Why::Parked,
         WaitReason::ServerHint => Why::ServerHint,
     }
 }

@@ -12,7 +12,9 @@
 //! Where another order is really wanted, pipelines nest; [`Error::flatten`](crate::Error::flatten)
 //! makes one error of two.
 
+mod alone;
 mod call;
+mod gates;
 mod operation;
 mod protocol;
 mod state;
@@ -22,17 +24,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::attempt::Attempt;
+use crate::breaker::Breaker;
 use crate::budget::{Budget, Ratio};
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::event::Observer;
-use crate::hold::Holds;
 use crate::http::Http;
+use crate::keyed::Keyed;
+use crate::limit::{Bulkhead, RateLimit};
 use crate::retry::Retry;
 use crate::rng::Rng;
+use crate::throttle::{Priority, Throttle};
 use crate::verdict::{Classify, EveryError};
+use crate::window::Window;
+
+use gates::Gates;
 
 pub use call::Call;
+pub use gates::Scope;
 pub use operation::{Closure, Operation};
 pub use protocol::Protocol;
 
@@ -76,7 +85,7 @@ pub struct Policies {
     pub(crate) timeout: Option<Duration>,
     pub(crate) min_time_left: Duration,
     pub(crate) idempotent: bool,
-    pub(crate) holds: Option<Arc<Holds>>,
+    pub(crate) gates: Gates,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) invalid: Option<ConfigError>,
 }
@@ -110,12 +119,12 @@ impl Pipeline<Http> {
     /// Through [`run`](Self::run) the method is unknown, so a call is repeated only if it was
     /// provably not processed; say [`idempotent(true)`](Self::idempotent) for calls that may be.
     pub fn http() -> Self {
-        let budget = Budget::new(Ratio::percent(10));
+        let budget = Budget::new(Ratio::percent(50));
         Self::with(Http::default(), false)
             .deadline(Duration::from_secs(30))
-            .retry(Retry::default().budget(budget))
+            .retry(Retry::default().max_attempts(4).budget(budget))
             .timeout(Duration::from_secs(10))
-            .hold_after(HOLD_AFTER)
+            .window(Keyed::new(Window::new()))
     }
 }
 
@@ -157,13 +166,38 @@ impl<C> Pipeline<C> {
         self.change(|it| it.idempotent = idempotent)
     }
 
-    /// After so many answers in a row that asked for quiet, as by `Retry-After`, all calls to the same
-    /// service wait; see [`hold`](crate::hold). Zero: never. Clones share what is held. Default:
-    /// never, and 10 for [`Pipeline::http`].
+    /// Sheds calls in proportion to what the service refuses; see [`throttle`](crate::throttle).
+    /// Default: none.
+    pub fn throttle(self, throttle: impl Into<Scope<Throttle>>) -> Self {
+        self.change(|it| it.gates.throttle = Some(throttle.into()))
+    }
+
+    /// Bounds how many attempts are under way at once; see [`limit`](crate::limit). Default: none.
+    pub fn bulkhead(self, bulkhead: impl Into<Scope<Bulkhead>>) -> Self {
+        self.change(|it| it.gates.bulkhead = Some(bulkhead.into()))
+    }
+
+    /// The congestion window in front of every attempt; see [`window`](crate::window). Default: none,
+    /// and one per host and port for [`Pipeline::http`].
+    pub fn window(self, window: impl Into<Scope<Window>>) -> Self {
+        self.change(|it| it.gates.window = Some(window.into()))
+    }
+
+    /// No congestion window.
+    pub fn no_window(self) -> Self {
+        self.change(|it| it.gates.window = None)
+    }
+
+    /// Bounds how many attempts begin per time; see [`limit`](crate::limit). Default: none.
+    pub fn rate_limit(self, rate_limit: impl Into<Scope<RateLimit>>) -> Self {
+        self.change(|it| it.gates.rate_limit = Some(rate_limit.into()))
+    }
+
+    /// Refuses attempts while the service fails; see [`breaker`](crate::breaker). Default: none.
     ///
-    /// Calls of closures have no service unless [`Call::keyed`] names one.
-    pub fn hold_after(self, answers: u32) -> Self {
-        self.change(|it| it.holds = (answers > 0).then(|| Arc::new(Holds::new(answers))))
+    /// A first attempt that finds it open fails at once. A retry waits for it, if the deadline allows.
+    pub fn breaker(self, breaker: impl Into<Scope<Breaker>>) -> Self {
+        self.change(|it| it.gates.breaker = Some(breaker.into()))
     }
 
     /// What outcomes mean. Default: every `Err` is transient.
@@ -244,6 +278,7 @@ impl<C> Pipeline<C> {
             attempt: operation,
             deadline: None,
             key: None,
+            priority: Priority::Normal,
         };
         Call::new(&*self.policies, closure)
     }
@@ -257,7 +292,7 @@ impl<C> Pipeline<C> {
             timeout: None,
             min_time_left: Duration::ZERO,
             idempotent,
-            holds: None,
+            gates: Gates::default(),
             observer: None,
             invalid: None,
         };
@@ -318,7 +353,8 @@ impl Policies {
         if self.timeout.is_some_and(|length| length.is_zero()) {
             return Err(ConfigError::new("pipeline.timeout", "must not be zero"));
         }
-        self.retry.as_ref().map_or(Ok(()), Retry::check)
+        self.retry.as_ref().map_or(Ok(()), Retry::check)?;
+        self.gates.check()
     }
 }
 
@@ -329,47 +365,5 @@ impl fmt::Debug for Policies {
             .field("retry", &self.retry)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
-    }
-}
-
-/// If half of all answers are good, ten bad ones in a row come once in a thousand.
-const HOLD_AFTER: u32 = 10;
-
-impl Retry {
-    /// Runs `operation` under this policy alone: a pipeline of one.
-    ///
-    /// Every `Err` counts as a transient failure and the operation as idempotent. For anything
-    /// else, and for many calls, make a [`Pipeline`].
-    ///
-    /// # Errors
-    ///
-    /// The last attempt's own error, whole.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime with time enabled, if it has to wait.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`Pipeline::run`].
-    pub fn run<F, Fut, T, E>(&self, operation: F) -> Call<Arc<Policies>, Closure<EveryError, F>>
-    where
-        F: FnMut(Attempt) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        let closure = Closure {
-            classify: EveryError,
-            attempt: operation,
-            deadline: None,
-            key: None,
-        };
-        Call::new(Pipeline::from(self.clone()).policies, closure)
-    }
-}
-
-impl From<Retry> for Pipeline {
-    /// A pipeline of one.
-    fn from(retry: Retry) -> Self {
-        Self::new().retry(retry)
     }
 }

@@ -3,11 +3,14 @@
 use std::fmt;
 use std::future::{Future, Ready};
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
-use crate::hold::Key;
+use crate::http::Quota;
+use crate::keyed::Key;
 use crate::report::Report;
+use crate::throttle::Priority;
 use crate::verdict::{Classify, Verdict};
 
 /// Something that can be attempted: a closure, or a service and its request.
@@ -44,11 +47,17 @@ pub trait Operation {
     /// The caller's own deadline for this call.
     fn deadline(&self) -> Option<Deadline>;
 
+    /// How much the call matters when some have to be shed.
+    fn priority(&self) -> Priority;
+
     /// Which service the call goes to.
     fn key(&self) -> Option<Key>;
 
-    /// Which service this value came from.
+    /// Which service this value came from, if the value itself tells.
     fn answered_by(&self, value: &Self::Value) -> Option<Key>;
+
+    /// What this value says is left of the service's quota.
+    fn quota(&self, value: &Self::Value, wall: SystemTime) -> Option<Quota>;
 
     /// Clears a rejected value away, such as by reading the rest of a response.
     fn discard(&mut self, value: Self::Value) -> Self::Discard;
@@ -64,6 +73,7 @@ pub struct Closure<C, F> {
     pub(crate) attempt: F,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) key: Option<Key>,
+    pub(crate) priority: Priority,
 }
 
 impl<C, F, Fut, T, E> Operation for Closure<C, F>
@@ -103,12 +113,20 @@ where
         self.deadline
     }
 
+    fn priority(&self) -> Priority {
+        self.priority
+    }
+
     fn key(&self) -> Option<Key> {
         self.key
     }
 
     fn answered_by(&self, _: &T) -> Option<Key> {
-        self.key
+        None
+    }
+
+    fn quota(&self, _: &T, _: SystemTime) -> Option<Quota> {
+        None
     }
 
     fn discard(&mut self, _: T) -> Ready<()> {

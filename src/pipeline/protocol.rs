@@ -2,12 +2,14 @@
 
 use std::future::{Future, Ready};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
-use crate::hold::Key;
-use crate::http::HttpErrors;
+use crate::keyed::Key;
+use crate::http::{HttpErrors, Quota};
 use crate::report::Report;
+use crate::throttle::Priority;
 use crate::verdict::{By, EveryError};
 
 /// Knows how requests of type `Q` are repeated and responses of type `S` are rejected.
@@ -108,7 +110,13 @@ pub trait Protocol<Q, S> {
         None
     }
 
-    /// Which service the request goes to. `None`, the default: it is held by nobody's hints.
+    /// How much the request matters when some have to be shed. Default: [`Priority::Normal`].
+    fn priority(&self, request: &Q) -> Priority {
+        let _ = request;
+        Priority::Normal
+    }
+
+    /// Which service the request goes to. `None`, the default: what is kept per key passes it by.
     fn key(&self, request: &Q) -> Option<Key> {
         let _ = request;
         None
@@ -118,6 +126,13 @@ pub trait Protocol<Q, S> {
     /// `None`, the default: the one that the request went to.
     fn answered_by(&self, response: &S) -> Option<Key> {
         let _ = response;
+        None
+    }
+
+    /// What the response says is left of the service's quota, if it tells; `wall` is the wall clock.
+    /// Asked where there is a rate limit. Default: nothing.
+    fn quota(&self, response: &S, wall: SystemTime) -> Option<Quota> {
+        let _ = (response, wall);
         None
     }
 
@@ -177,12 +192,20 @@ macro_rules! forward {
                 C::deadline(self, request)
             }
 
+            fn priority(&self, request: &Q) -> Priority {
+                C::priority(self, request)
+            }
+
             fn key(&self, request: &Q) -> Option<Key> {
                 C::key(self, request)
             }
 
             fn answered_by(&self, response: &S) -> Option<Key> {
                 C::answered_by(self, response)
+            }
+
+            fn quota(&self, response: &S, wall: SystemTime) -> Option<Quota> {
+                C::quota(self, response, wall)
             }
 
             fn prepare(&self, request: &mut Q, attempt: &Attempt) {

@@ -3,6 +3,7 @@
 //! A call that succeeds at once needs four words of it. All else is a [`Story`], which begins with
 //! the first failure or hold.
 
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::attempt::Attempt;
@@ -10,12 +11,13 @@ use crate::budget::Withdrawal;
 use crate::clock::{Why, until};
 use crate::deadline::{Deadline, later};
 use crate::error::{Cause, Elapsed, Error, Limit, Reason, Rejected};
-use crate::event::{Event, tell};
-use crate::hold::Key;
+use crate::event::{Change, Event, tell};
+use crate::gate::{self, Answer, Ask, Gate};
 use crate::pipeline::Policies;
+use crate::pipeline::gates::Passes;
 use crate::pipeline::operation::Operation;
 use crate::report::{Failure, Report, Stop, Wait, WaitReason};
-use crate::retry::{Courses, Decision, Failed, Retry};
+use crate::retry::{Courses, Decision, Failed};
 use crate::rng::Draws;
 use crate::verdict::{Hint, Verdict};
 
@@ -26,7 +28,11 @@ pub(super) struct State {
     pub(super) number: u32,
     /// When the call began; unread while nothing needed it.
     began: Option<Instant>,
+    /// When the running attempt was first seen to be pending.
+    sent: Option<Instant>,
     pub(super) deadline: Option<Deadline>,
+    /// What it holds of the gates in front of its attempts.
+    passes: Option<Passes>,
     story: Option<Box<Story>>,
 }
 
@@ -37,6 +43,8 @@ struct Story {
     call: u64,
     /// The wait before the next attempt, and its end.
     wait: Option<(Wait, Instant)>,
+    /// Since when it waits in line, if it does.
+    parked: Option<Instant>,
     withdrawal: Option<Withdrawal>,
     previous: Option<Verdict>,
     courses: Courses,
@@ -50,6 +58,16 @@ pub(super) enum Outcome<T, E> {
     TimedOut(Duration),
 }
 
+/// Whether an attempt may begin.
+pub(super) enum Entry<E> {
+    Go,
+    /// It waits in line; asking again may be of use at this moment.
+    Wait(Option<Instant>, WaitReason),
+    /// It waits for the breaker; see [`State::wait`].
+    Back,
+    Refused(Cause<E>),
+}
+
 /// One moment, read at most once until something may have taken time.
 pub(super) struct Moment(pub(super) Option<Instant>);
 
@@ -58,7 +76,9 @@ impl State {
         Self {
             number: 0,
             began: None,
+            sent: None,
             deadline: None,
+            passes: None,
             story: None,
         }
     }
@@ -84,72 +104,171 @@ impl State {
         Ok(())
     }
 
-    /// Whether an attempt may go now (true), or has to wait first (false). Asked at the last moment,
-    /// when the operation is ready.
-    pub(super) fn admit<O: Operation>(
+    /// Asks what stands in front of an attempt, but for the breaker.
+    #[inline]
+    pub(super) fn enter<O: Operation>(
         &mut self,
         operation: &O,
         policies: &Policies,
+        waker: &Waker,
         now: &mut Moment,
-    ) -> Result<bool, Cause<O::Error>> {
+    ) -> Entry<O::Error> {
         if self.is_past_deadline(policies, now) {
-            return Err(self.past_deadline());
+            return Entry::Refused(self.past_deadline());
         }
-        let Some(holds) = policies.holds.as_ref().filter(|holds| holds.any()) else {
-            return Ok(true);
+        if policies.gates.is_empty() {
+            return Entry::Go;
+        }
+        if self.passes.is_none() {
+            let passes = policies.gates.passes(operation.key(), || now.read(policies));
+            let overflow = self.passes.insert(passes).overflow;
+            self.tell_change(overflow.map(Change::Keyed), policies);
+        }
+        let passes = self.passes.as_mut().expect("made above");
+        let mut ask = ask(operation, policies, self.deadline, self.number + 1, waker, now);
+        let (reason, answer) = passes.enter(&mut ask);
+        now.0 = ask.moment;
+        match answer {
+            Answer::Go(()) => {
+                if self.story.as_ref().is_some_and(|story| story.parked.is_some()) {
+                    self.unpark(policies, now);
+                }
+                Entry::Go
+            }
+            Answer::Wait(until) => self.park(reason, until, policies, now),
+            Answer::Refuse(rejected) => self.refused(rejected, policies, now),
+        }
+    }
+
+    /// Asks the breaker: last of all, for everything before may have taken long.
+    #[inline]
+    pub(super) fn pass_breaker<O: Operation>(
+        &mut self,
+        operation: &O,
+        policies: &Policies,
+        waker: &Waker,
+        now: &mut Moment,
+    ) -> Entry<O::Error> {
+        if self.is_past_deadline(policies, now) {
+            return Entry::Refused(self.past_deadline());
+        }
+        let breaker = self.passes.as_mut().and_then(|passes| passes.breaker.as_mut());
+        let Some(breaker) = breaker else {
+            return Entry::Go;
         };
-        let Some(key) = operation.key().filter(|_| !self.was_held()) else {
-            return Ok(true);
-        };
+        let mut ask = ask(operation, policies, self.deadline, self.number + 1, waker, now);
+        let answer = breaker.ask(&mut ask);
+        now.0 = ask.moment;
+        if let news @ Some(_) = breaker.news() {
+            self.tell_change(news, policies);
+        }
+        match answer {
+            Answer::Go(()) | Answer::Wait(_) => Entry::Go,
+            Answer::Refuse(rejected) => self.refused(rejected, policies, now),
+        }
+    }
+
+    /// An attempt waits in line.
+    #[cold]
+    fn park<E>(
+        &mut self,
+        reason: WaitReason,
+        until: Option<Instant>,
+        policies: &Policies,
+        now: &mut Moment,
+    ) -> Entry<E> {
         let at = now.read(policies);
-        let Some(hold) = holds.get(key, at) else {
-            return Ok(true);
+        let passes = self.passes.as_ref();
+        if let Some(breaker) = passes.and_then(|passes| passes.breaker.as_ref()) {
+            // No use in waiting for a turn that an open breaker will refuse.
+            if let Some(until) = breaker.gate().closed_until(at) {
+                let (reason, retry_at) = (Reason::BreakerOpen, Some(until));
+                return self.refused(Rejected::new(reason, retry_at), policies, now);
+            }
+        }
+        self.began.get_or_insert(at);
+        let attempt = self.number + 1;
+        let story = self.story.get_or_insert_with(|| Story::new(policies));
+        if story.parked.is_none() {
+            story.parked = Some(at);
+            let wait = until.map(|until| until.saturating_duration_since(at));
+            let observer = policies.observer.as_deref();
+            tell(observer, &mut story.call, |call| Event::Parked {
+                call,
+                attempt,
+                reason,
+                wait,
+            });
+        }
+        Entry::Wait(until, reason)
+    }
+
+    /// It waits no more.
+    fn unpark(&mut self, policies: &Policies, now: &mut Moment) {
+        let Some(story) = &mut self.story else {
+            return;
         };
-        let left = hold.until.saturating_duration_since(at);
+        if let Some(since) = story.parked.take() {
+            let length = now.read(policies).saturating_duration_since(since);
+            story.report.parked = story.report.parked.saturating_add(length);
+        }
+    }
+
+    /// A policy refused the attempt. A retry that finds the breaker open waits for it, if the
+    /// deadline allows.
+    #[cold]
+    fn refused<E>(
+        &mut self,
+        rejected: Rejected,
+        policies: &Policies,
+        now: &mut Moment,
+    ) -> Entry<E> {
+        let Rejected { reason, retry_at } = rejected;
+        self.unpark(policies, now);
+        if let Some(passes) = &mut self.passes {
+            passes.give_back();
+        }
+        let at = now.read(policies);
+        let left = retry_at.map(|then| then.saturating_duration_since(at));
         let room = self.deadline.map(|end| end.left(at));
         let room = room.map(|left| left.saturating_sub(policies.min_time_left));
         let attempt = self.number + 1;
         let observer = policies.observer.as_deref();
         let story = self.story.get_or_insert_with(|| Story::new(policies));
-        if room.is_some_and(|room| left >= room) {
-            story.report.retry_after = Some(left);
-            story.report.retry_at = Some(hold.until);
-            let reason = Reason::Held;
-            tell(observer, &mut story.call, |call| Event::Reject {
-                call,
-                attempt,
-                reason,
-                retry_after: Some(left),
-            });
-            return Err(Cause::Rejected(Rejected::new(reason)));
+        if reason == Reason::BreakerOpen && self.number > 0 {
+            if let Some(length) = left.filter(|left| room.is_some_and(|room| *left < room)) {
+                // Never at once, or a full half-open breaker would make a hot loop.
+                let length = length.max(LEAST_BREAKER_WAIT);
+                let reason = WaitReason::Breaker;
+                story.wait = Some((Wait { length, reason }, later(at, length)));
+                story.report.parked = story.report.parked.saturating_add(length);
+                tell(observer, &mut story.call, |call| Event::Parked {
+                    call,
+                    attempt,
+                    reason,
+                    wait: Some(length),
+                });
+                return Entry::Back;
+            }
         }
-        let wait = Wait {
-            length: match &policies.retry {
-                Some(retry) => retry.spread(hold.length, left, room, &mut story.draws),
-                None => left,
-            },
-            reason: WaitReason::Held,
-        };
-        self.began.get_or_insert(at);
-        story.report.held = story.report.held.saturating_add(wait.length());
-        story.wait = Some((wait, later(at, wait.length())));
-        tell(observer, &mut story.call, |call| Event::Held {
+        story.report.retry_after = left;
+        story.report.retry_at = retry_at;
+        tell(observer, &mut story.call, |call| Event::Reject {
             call,
             attempt,
-            wait,
+            reason,
+            retry_after: left,
         });
-        Ok(false)
-    }
-
-    /// Once is enough: a call must not be held for ever.
-    fn was_held(&self) -> bool {
-        let story = self.story.as_ref();
-        story.is_some_and(|story| !story.report.held.is_zero())
+        Entry::Refused(Cause::Rejected(rejected))
     }
 
     /// Begins an attempt: from here on it counts, and what it cost is spent.
     pub(super) fn begin(&mut self, policies: &Policies, now: &mut Moment) -> Attempt {
         self.number += 1;
+        self.sent = None;
+        if let Some(passes) = &mut self.passes {
+            passes.begin();
+        }
         if let Some(budget) = policies.budget().filter(|_| self.number == 1) {
             if budget.deposit() {
                 budget.tick(now.read(policies));
@@ -192,6 +311,7 @@ impl State {
         // this is the first reading of the clock, and the attempt began just now.
         let at = now.read(policies);
         self.began.get_or_insert(at);
+        self.sent.get_or_insert(at);
         let timeout = policies.timeout.map(|length| later(at, length));
         let deadline = self.deadline.map(Deadline::instant);
         match (timeout, deadline) {
@@ -220,29 +340,24 @@ impl State {
     pub(super) fn fails<O: Operation>(
         &mut self,
         verdict: Verdict,
+        outcome: &Outcome<O::Value, O::Error>,
         operation: &O,
-        answered_by: Option<Key>,
         policies: &Policies,
         now: &mut Moment,
     ) -> bool {
         let at = now.read(policies);
         let began = *self.began.get_or_insert(at);
-        let story = self.story.get_or_insert_with(|| Story::new(policies));
-        story.previous = Some(verdict);
+        self.story.get_or_insert_with(|| Story::new(policies)).previous = Some(verdict);
         let hint = match verdict.server_hint() {
             Some(Hint::After(length)) => Some(length),
             Some(Hint::At(moment)) => Some(until(moment, policies.clock.wall())),
             Some(Hint::Never) | None => None,
         };
-        if let (Some(holds), Some(hint), Some(key)) = (&policies.holds, hint, answered_by) {
-            let longest = policies
-                .retry
-                .as_ref()
-                .map_or(MAX_HOLD, Retry::longest_hint);
-            if verdict.is_retryable() && !hint.is_zero() && hint <= longest {
-                holds.asked(key, at, hint);
-            }
-        }
+        self.settle(verdict, hint, outcome, operation, policies, now);
+        let passes = self.passes.as_ref();
+        let closed = passes.and_then(|passes| passes.closed(at));
+        let least = passes.map(|passes| passes.least_time(policies.timeout));
+        let story = self.story.as_mut().expect("made above");
         let decision = policies.retry.as_ref().map(|retry| {
             let failed = Failed {
                 verdict,
@@ -250,9 +365,10 @@ impl State {
                 now: at,
                 hint,
                 deadline: self.deadline,
-                least_time: policies.min_time_left,
+                least_time: policies.min_time_left.max(least.unwrap_or_default()),
                 idempotent: operation.is_idempotent().unwrap_or(policies.idempotent),
                 replayable: operation.is_replayable(),
+                closed,
             };
             retry.decide(&failed, &mut story.courses, &mut story.draws)
         });
@@ -300,13 +416,91 @@ impl State {
         follows
     }
 
-    /// Takes note of a success, where a service had asked for quiet.
-    pub(super) fn succeeds(answered_by: impl FnOnce() -> Option<Key>, policies: &Policies) {
-        if let Some(holds) = policies.holds.as_ref().filter(|holds| holds.any()) {
-            if let Some(key) = answered_by() {
-                holds.succeeded(key);
-            }
+    /// Takes note of a success.
+    #[inline]
+    pub(super) fn succeeds<O: Operation>(
+        &mut self,
+        outcome: &Outcome<O::Value, O::Error>,
+        operation: &O,
+        policies: &Policies,
+        now: &mut Moment,
+    ) {
+        self.settle(Verdict::success(), None, outcome, operation, policies, now);
+    }
+
+    /// The deadline cut the attempt short. It says something only if it had taken too long anyway.
+    pub(super) fn cut_short(&mut self, policies: &Policies, now: &mut Moment) {
+        let Some(window) = self.passes.as_mut().and_then(|it| it.window.as_mut()) else {
+            return;
+        };
+        let at = now.read(policies);
+        let latency = self.sent.map(|sent| at.saturating_duration_since(sent));
+        if !latency.is_some_and(|it| window.gate().is_late(it, policies.timeout)) {
+            return;
         }
+        let verdict = Verdict::transient();
+        let mut outcome = self::outcome(verdict, None, latency, policies, now);
+        let change = window.settle(&mut outcome);
+        self.tell_change(change, policies);
+    }
+
+    /// Tells every gate how the attempt ended.
+    fn settle<O: Operation>(
+        &mut self,
+        verdict: Verdict,
+        hint: Option<Duration>,
+        came: &Outcome<O::Value, O::Error>,
+        operation: &O,
+        policies: &Policies,
+        now: &mut Moment,
+    ) {
+        let Some(passes) = &mut self.passes else {
+            return;
+        };
+        let value = match came {
+            Outcome::Returned(Ok(value)) => Some(value),
+            _ => None,
+        };
+        let answered_by = value.and_then(|value| operation.answered_by(value));
+        let learning = value.filter(|_| passes.learns_quota());
+        let quota = learning.and_then(|value| operation.quota(value, policies.clock.wall()));
+        // An attempt that was never pending took no time worth knowing.
+        let latency = self
+            .sent
+            .map(|sent| now.read(policies).saturating_duration_since(sent));
+        let elsewhere = answered_by.filter(|from| passes.key.is_some_and(|key| key != *from));
+        // After a redirect: the service that was asked has answered.
+        let own = elsewhere.map_or(verdict, |_| Verdict::success());
+        let own_hint = hint.filter(|_| elsewhere.is_none());
+        let mut outcome = outcome(own, own_hint, latency, policies, now);
+        outcome.timed_out = matches!(came, Outcome::TimedOut(_));
+        outcome.quota = quota;
+        let changes = passes.settle(&mut outcome);
+        now.0 = outcome.moment;
+        let heard = elsewhere.and_then(|key| {
+            let window = policies.gates.window_of(key, || now.read(policies))?;
+            let mut outcome = self::outcome(verdict, hint, latency, policies, now);
+            window.hear(&mut outcome)
+        });
+        for change in changes.into_iter().chain([heard]) {
+            self.tell_change(change, policies);
+        }
+    }
+
+    fn tell_change(&mut self, change: Option<Change>, policies: &Policies) {
+        let Some(change) = change else {
+            return;
+        };
+        let (mut unknown, attempt) = (0, self.number.max(1));
+        let call = match &mut self.story {
+            Some(story) => &mut story.call,
+            None => &mut unknown,
+        };
+        tell(policies.observer.as_deref(), call, |call| Event::Changed {
+            call,
+            attempt,
+            change,
+        });
     }
 
     /// Gives the caller the last outcome, unchanged.
@@ -342,6 +536,9 @@ impl State {
     }
 
     fn report(&mut self, policies: &Policies, now: &mut Moment) -> Report {
+        // The call is over: whatever it still holds goes back now, not when it is dropped.
+        self.unpark(policies, now);
+        self.passes = None;
         let story = self.story.take();
         let mut report = story.map_or_else(Report::new, |mut story| {
             story.report.call = story.call;
@@ -374,6 +571,7 @@ impl Story {
         Box::new(Self {
             call: 0,
             wait: None,
+            parked: None,
             withdrawal: None,
             previous: None,
             courses: Courses::new(),
@@ -394,5 +592,49 @@ impl Moment {
     }
 }
 
-/// As long as a hint is believed by default.
-const MAX_HOLD: Duration = Duration::from_secs(300);
+fn ask<'a, O: Operation>(
+    operation: &O,
+    policies: &'a Policies,
+    deadline: Option<Deadline>,
+    attempt: u32,
+    waker: &'a Waker,
+    now: &Moment,
+) -> Ask<'a> {
+    let latest = deadline.map(|end| {
+        let end = end.instant();
+        end.checked_sub(policies.min_time_left).unwrap_or(end)
+    });
+    Ask {
+        clock: &policies.clock,
+        moment: now.0,
+        rng: &policies.rng,
+        waker,
+        latest,
+        attempt,
+        timeout: policies.timeout,
+        priority: operation.priority(),
+    }
+}
+
+fn outcome<'a>(
+    verdict: Verdict,
+    hint: Option<Duration>,
+    latency: Option<Duration>,
+    policies: &'a Policies,
+    now: &Moment,
+) -> gate::Outcome<'a> {
+    gate::Outcome {
+        verdict,
+        hint,
+        latency,
+        quota: None,
+        timed_out: false,
+        timeout: policies.timeout,
+        clock: &policies.clock,
+        moment: now.0,
+        rng: &policies.rng,
+    }
+}
+
+/// Between a retry that an open breaker refused and its next try.
+const LEAST_BREAKER_WAIT: Duration = Duration::from_millis(10);

@@ -84,7 +84,7 @@ async fn promise_6_what_one_call_was_told_holds_for_the_next() {
         }
         let busy = status(503).header("retry-after-ms", "50");
         let scene = way.against([busy, ok()]).await;
-        let scene = scene.with(|pipeline| pipeline.hold_after(1));
+        let scene = scene.with(|pipeline| pipeline);
         assert_eq!(scene.post().await.status(), 503);
         assert_eq!(scene.get().await.status(), 200);
         let waits = waits(&scene);

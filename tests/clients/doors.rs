@@ -130,7 +130,7 @@ async fn promise_6_after_a_redirect_the_service_that_answered_is_held() {
         .await
         .expect("a loopback port");
     let client = reqwest_builder(Version::HTTP_11).build().expect("a client");
-    let pipeline = pipeline().hold_after(1);
+    let pipeline = pipeline();
 
     let told = client.get(origin.url("/")).send_with(&pipeline).await;
     assert_eq!(told.expect("a response").status(), 503);

@@ -1,0 +1,120 @@
+//! The right to make one call, and what one gets instead.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::error::{Reason, Rejected};
+use crate::rng::Rng;
+use crate::verdict::{Hint, Verdict};
+
+use super::report::Change;
+use super::shared::{Ended, Shared, Ticket};
+
+/// The right to make one call; see [`Breaker::try_acquire`](super::Breaker::try_acquire).
+///
+/// Dropped without a word it was abandoned: a probe gives its place back and decides nothing, and
+/// any other call counts as [`cancelled`](super::Breaker::cancelled) says.
+#[must_use = "dropping the permit abandons the call"]
+pub struct Permit<'a> {
+    shared: &'a Shared,
+    ticket: Ticket,
+    begun: Instant,
+    settled: bool,
+}
+
+impl<'a> Permit<'a> {
+    #[inline]
+    pub(super) const fn new(shared: &'a Shared, ticket: Ticket, begun: Instant) -> Self {
+        Self {
+            shared,
+            ticket,
+            begun,
+            settled: false,
+        }
+    }
+
+    /// The call ended at `now` with this verdict. Says if that changed the breaker's state.
+    ///
+    /// Its length, for the rule of slow calls, is the time since `try_acquire`. A hint counts if it
+    /// is a length of time; one that names a date of the wall clock doesn't.
+    #[inline]
+    #[allow(clippy::must_use_candidate)] // it is told for its own sake
+    pub fn record(mut self, verdict: Verdict, now: Instant, rng: &Rng) -> Option<Change> {
+        self.settled = true;
+        let hint = match verdict.server_hint() {
+            Some(Hint::After(hint)) => Some(hint),
+            _ => None,
+        };
+        let ended = Ended {
+            kind: verdict.kind(),
+            hint,
+            latency: self.shared.wants_latency().then(|| self.age(now)),
+        };
+        self.shared.settle(&self.ticket, ended, || now, rng)
+    }
+
+    /// The change of state that acquiring made: the first probe makes the breaker half-open.
+    #[must_use]
+    pub fn change(&self) -> Option<Change> {
+        self.ticket.change()
+    }
+
+    /// Whether this call helps to decide if the breaker closes.
+    #[must_use]
+    pub const fn is_probe(&self) -> bool {
+        self.ticket.is_probe()
+    }
+
+    /// What the call would have got instead if the breaker did more than watch.
+    #[must_use]
+    pub fn would_refuse(&self) -> Option<Refused> {
+        let until = self.shared.would_refuse(&self.ticket, self.begun);
+        until.map(|retry_at| Refused { retry_at })
+    }
+
+    /// How long it is out.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.begun)
+    }
+}
+
+impl Drop for Permit<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.settled {
+            self.shared.abandon(&self.ticket);
+        }
+    }
+}
+
+impl fmt::Debug for Permit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("is_probe", &self.is_probe())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The breaker refused a call. Nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("rejected: {}", Reason::BreakerOpen)]
+pub struct Refused {
+    pub(super) retry_at: Option<Instant>,
+}
+
+impl Refused {
+    /// When asking again makes sense: while open, when it may half-open; on the way back to full
+    /// traffic, when a call with this one's luck may go. `None` where that is up to others: while
+    /// all probes are out, and while it is forced open.
+    #[must_use]
+    pub const fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+}
+
+impl From<Refused> for Rejected {
+    fn from(refused: Refused) -> Self {
+        Self::new(Reason::BreakerOpen, refused.retry_at)
+    }
+}

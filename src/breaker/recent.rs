@@ -1,0 +1,240 @@
+//! The last so many outcomes, exactly, without a lock.
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+use super::sliding::Sum;
+
+/// A ring with a slot per outcome, and a tally of what is in it.
+///
+/// An outcome claims the next position, puts itself into that slot in exchange for the one that
+/// leaves, and adds the difference to the tally. Whoever is overtaken by a whole lap finds a later
+/// outcome in its slot: its own has left the window already.
+#[derive(Debug)]
+pub(super) struct Recent {
+    /// Generation and next position. Positions go on over generations.
+    cursor: AtomicU64,
+    /// Generation, failures and slow calls in the window.
+    tally: AtomicU64,
+    /// The position at which this generation began.
+    start: AtomicU64,
+    /// Lap, slow and failed.
+    slots: Box<[AtomicU32]>,
+}
+
+impl Recent {
+    pub(super) fn new(calls: u32) -> Self {
+        let calls = calls.clamp(1, MOST);
+        Self {
+            cursor: AtomicU64::new(u64::from(calls)),
+            tally: AtomicU64::new(EMPTY),
+            start: AtomicU64::new(u64::from(calls)),
+            slots: (0..calls).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    /// Counts an outcome, unless it is another generation's.
+    #[inline]
+    pub(super) fn add(&self, generation: u64, failed: bool, slow: bool) {
+        // A full window of good outcomes is the same with one more of them.
+        let good = !failed && !slow;
+        if good && self.tally.load(Ordering::Relaxed) == tally_of(generation) {
+            let cursor = self.cursor.load(Ordering::Relaxed);
+            if cursor >> POSITION_BITS == generation & CURSOR_GENERATIONS
+                && self.filled(cursor) == self.slots.len() as u64
+            {
+                return;
+            }
+        }
+        self.push(generation, u32::from(failed) | u32::from(slow) << 1);
+    }
+
+    /// What the window holds, and how many of its calls were slow.
+    pub(super) fn sum(&self) -> (Sum, u64) {
+        let tally = self.tally.load(Ordering::Relaxed);
+        let cursor = self.cursor.load(Ordering::Relaxed);
+        let calls = self.filled(cursor);
+        // Those still on their way to the tally can make it differ by as many.
+        let least = |biased: u64| (biased & FIELD).saturating_sub(BIAS).min(calls);
+        let sum = Sum {
+            calls,
+            failures: least(tally >> FAILED_SHIFT),
+        };
+        (sum, least(tally))
+    }
+
+    /// Begins a generation, empty. For one thread at a time.
+    pub(super) fn begin(&self, generation: u64) {
+        // From here on nothing of an earlier generation gets into the tally.
+        self.tally.store(tally_of(generation), Ordering::Relaxed);
+        let calls = self.slots.len() as u64;
+        let mut seen = self.cursor.load(Ordering::Relaxed);
+        loop {
+            // The next lap: whatever lies in a slot of an earlier one is an earlier generation's.
+            let start = (((seen & POSITIONS) / calls + 1) * calls) & POSITIONS;
+            self.start.store(start, Ordering::Relaxed);
+            let next = (generation & CURSOR_GENERATIONS) << POSITION_BITS | start;
+            let swapped =
+                self.cursor
+                    .compare_exchange(seen, next, Ordering::Release, Ordering::Relaxed);
+            match swapped {
+                Ok(_) => return,
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    fn push(&self, generation: u64, bits: u32) {
+        let Some(position) = self.claim(generation) else {
+            return;
+        };
+        let calls = self.slots.len() as u64;
+        #[allow(clippy::cast_possible_truncation)] // fewer than `MOST` slots; laps wrap
+        let (slot, lap) = (
+            (position % calls) as usize,
+            (position / calls) as u32 & LAPS,
+        );
+        #[allow(clippy::cast_possible_truncation)]
+        let first_lap = (self.start.load(Ordering::Relaxed) / calls) as u32 & LAPS;
+        let slot = &self.slots[slot];
+        let mut old = slot.load(Ordering::Relaxed);
+        loop {
+            if is_later(old >> 2, lap) {
+                return;
+            }
+            let new = lap << 2 | bits;
+            match slot.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(other) => old = other,
+            }
+        }
+        let left = if is_later(first_lap, old >> 2) {
+            0
+        } else {
+            old & 3
+        };
+        if left != bits {
+            self.exchange(generation, left, bits);
+        }
+    }
+
+    fn claim(&self, generation: u64) -> Option<u64> {
+        let mut seen = self.cursor.load(Ordering::Relaxed);
+        while seen >> POSITION_BITS == generation & CURSOR_GENERATIONS {
+            let position = seen & POSITIONS;
+            let next = seen & !POSITIONS | (position + 1) & POSITIONS;
+            let swapped =
+                self.cursor
+                    .compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed);
+            match swapped {
+                Ok(_) => return Some(position),
+                Err(other) => seen = other,
+            }
+        }
+        None
+    }
+
+    /// One outcome left the window and one came.
+    fn exchange(&self, generation: u64, left: u32, came: u32) {
+        let weight = |bits: u32| u64::from(bits & 1) << FAILED_SHIFT | u64::from(bits >> 1);
+        let generation = tally_of(generation) >> GENERATION_SHIFT;
+        let mut seen = self.tally.load(Ordering::Relaxed);
+        while seen >> GENERATION_SHIFT == generation {
+            // The bias keeps the fields apart where one leaves before it was seen to come.
+            let next = seen + weight(came) - weight(left);
+            let swapped =
+                self.tally
+                    .compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed);
+            match swapped {
+                Ok(_) => return,
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    fn filled(&self, cursor: u64) -> u64 {
+        let begun = self.start.load(Ordering::Relaxed);
+        let since = (cursor & POSITIONS).wrapping_sub(begun) & POSITIONS;
+        since.min(self.slots.len() as u64)
+    }
+}
+
+/// Whether lap `a` comes after lap `b`, a few laps apart and round the end.
+const fn is_later(a: u32, b: u32) -> bool {
+    let ahead = a.wrapping_sub(b) & LAPS;
+    ahead != 0 && ahead <= LAPS / 2
+}
+
+/// The empty tally of a generation.
+const fn tally_of(generation: u64) -> u64 {
+    generation << GENERATION_SHIFT | EMPTY
+}
+
+/// As many outcomes as a window can hold.
+pub(super) const MOST: u32 = 1 << 16;
+
+/// Positions last for 14 years of ten million outcomes a second. The generation here need only tell
+/// apart those that meet within one claim: tickets carry all of it.
+const POSITION_BITS: u32 = 52;
+const POSITIONS: u64 = (1 << POSITION_BITS) - 1;
+const CURSOR_GENERATIONS: u64 = (1 << 12) - 1;
+
+const GENERATION_SHIFT: u32 = 48;
+const FAILED_SHIFT: u32 = 24;
+const FIELD: u64 = (1 << FAILED_SHIFT) - 1;
+const BIAS: u64 = 1 << 20;
+const EMPTY: u64 = BIAS << FAILED_SHIFT | BIAS;
+
+const LAPS: u32 = (1 << 30) - 1;
+
+#[cfg(all(test, not(evenkeel_loom)))]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_window_is_the_last_n_outcomes_of_its_generation(
+            calls in 1..12_u32,
+            steps in prop::collection::vec((0..40_u8, any::<bool>(), any::<bool>()), 0..400),
+            bias: bool,
+        ) {
+            let recent = Recent::new(calls);
+            let mut brute: VecDeque<(bool, bool)> = VecDeque::new();
+            let mut generation = 0;
+            for (what, failed, slow) in steps {
+                match what {
+                    0 => {
+                        generation += 1;
+                        recent.begin(generation);
+                        brute.clear();
+                    }
+                    1 => recent.add(generation.wrapping_sub(1), failed, slow),
+                    _ => {
+                        // Long runs of good ones take the short way.
+                        let (failed, slow) = (failed && !(bias && what < 38), slow && what > 30);
+                        recent.add(generation, failed, slow);
+                        brute.push_back((failed, slow));
+                        if brute.len() > calls as usize {
+                            brute.pop_front();
+                        }
+                    }
+                }
+                let sum = Sum {
+                    calls: brute.len() as u64,
+                    failures: brute.iter().filter(|it| it.0).count() as u64,
+                };
+                let slow = brute.iter().filter(|it| it.1).count() as u64;
+                prop_assert_eq!(recent.sum(), (sum, slow));
+            }
+        }
+    }
+
+    #[test]
+    fn laps_are_compared_round_their_end() {
+        assert!(is_later(0, LAPS) && !is_later(LAPS, 0));
+        assert!(is_later(8, 7) && !is_later(7, 7) && !is_later(7, 8));
+    }
+}

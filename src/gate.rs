@@ -1,0 +1,195 @@
+//! What stands in front of every attempt: the one shape that window, breaker, limits and throttle
+//! have for the engine.
+
+use std::fmt;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+pub(crate) use crate::error::Rejected as Refusal;
+use crate::error::Rejected;
+use crate::event::Change;
+use crate::http::Quota;
+use crate::rng::Rng;
+use crate::verdict::Verdict;
+
+/// A shared policy that is asked before an attempt begins and told how it ended.
+///
+/// Clones are one policy. Whatever an ask gave is given back exactly once: a ticket by `settle` or
+/// `abandon`, a place in line by the next `Go` or by `leave`.
+pub(crate) trait Gate: Clone {
+    /// What was given to an attempt that may go.
+    type Ticket;
+
+    /// Whether an attempt may go now. `place` is the caller's place in line: none at first, kept
+    /// by the caller while it is told to wait, and taken by the gate when it may go.
+    fn ask(&self, place: &mut Option<u64>, ask: &mut Ask<'_>) -> Answer<Self::Ticket>;
+
+    /// Gives up a place in line.
+    fn leave(&self, place: u64);
+
+    /// The attempt begins: from here on it was sent.
+    fn begin(&self, ticket: &mut Self::Ticket) {
+        let _ = ticket;
+    }
+
+    /// The attempt ended. Its outcome counts.
+    fn settle(&self, ticket: Self::Ticket, outcome: &mut Outcome<'_>) -> Option<Change>;
+
+    /// The attempt never began, or was dropped: it says nothing.
+    fn abandon(&self, ticket: Self::Ticket);
+
+    /// What the ask that gave this ticket changed, if it changed anything.
+    fn news(ticket: &Self::Ticket) -> Option<Change> {
+        let _ = ticket;
+        None
+    }
+
+    /// Before which moment asking again is of no use, as far as is known: the end of an open
+    /// breaker or of a quiet that the server asked for.
+    fn closed_until(&self, now: Instant) -> Option<Instant> {
+        let _ = now;
+        None
+    }
+}
+
+/// An ask, and what the gate may need to answer it.
+pub(crate) struct Ask<'a> {
+    pub(crate) clock: &'a Clock,
+    /// Read at most once; see [`now`](Self::now).
+    pub(crate) moment: Option<Instant>,
+    pub(crate) rng: &'a Rng,
+    /// Whom to wake when asking again may be of use.
+    pub(crate) waker: &'a Waker,
+    /// An attempt that begins after this moment can't be answered in time.
+    pub(crate) latest: Option<Instant>,
+    /// The attempt's number, from 1.
+    pub(crate) attempt: u32,
+    /// How long an attempt may take.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) priority: crate::throttle::Priority,
+}
+
+impl Ask<'_> {
+    pub(crate) fn now(&mut self) -> Instant {
+        *self.moment.get_or_insert_with(|| self.clock.now())
+    }
+}
+
+/// A gate's answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answer<T> {
+    /// The attempt may go.
+    Go(T),
+    /// Ask again when woken, and at this moment if there is one.
+    Wait(Option<Instant>),
+    /// It may not go, and waiting here is of no use.
+    Refuse(Rejected),
+}
+
+/// How an attempt ended.
+pub(crate) struct Outcome<'a> {
+    pub(crate) verdict: Verdict,
+    /// What the server asked for, as a length of time from now.
+    pub(crate) hint: Option<Duration>,
+    /// From its beginning to its end. `None`: it was over when first looked at.
+    pub(crate) latency: Option<Duration>,
+    /// What the response says is left of the service's quota.
+    pub(crate) quota: Option<Quota>,
+    /// It was ended by the attempt timeout, not cut short by the deadline.
+    pub(crate) timed_out: bool,
+    /// How long the attempt was allowed to take.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) clock: &'a Clock,
+    pub(crate) moment: Option<Instant>,
+    pub(crate) rng: &'a Rng,
+}
+
+impl Outcome<'_> {
+    pub(crate) fn now(&mut self) -> Instant {
+        *self.moment.get_or_insert_with(|| self.clock.now())
+    }
+}
+
+/// A gate and what one call holds of it: a place in line, or a ticket. Dropping it gives back
+/// either.
+pub(crate) struct Pass<G: Gate> {
+    gate: G,
+    place: Option<u64>,
+    ticket: Option<G::Ticket>,
+}
+
+impl<G: Gate> Pass<G> {
+    pub(crate) const fn new(gate: G) -> Self {
+        Self {
+            gate,
+            place: None,
+            ticket: None,
+        }
+    }
+
+    pub(crate) const fn gate(&self) -> &G {
+        &self.gate
+    }
+
+    /// Asks, unless it has a ticket already. `Go(())` means that it has one now.
+    pub(crate) fn ask(&mut self, ask: &mut Ask<'_>) -> Answer<()> {
+        if self.ticket.is_some() {
+            return Answer::Go(());
+        }
+        match self.gate.ask(&mut self.place, ask) {
+            Answer::Go(ticket) => {
+                self.ticket = Some(ticket);
+                Answer::Go(())
+            }
+            Answer::Wait(at) => Answer::Wait(at),
+            Answer::Refuse(rejected) => {
+                self.give_back();
+                Answer::Refuse(rejected)
+            }
+        }
+    }
+
+    /// The attempt begins.
+    pub(crate) fn begin(&mut self) {
+        if let Some(ticket) = &mut self.ticket {
+            self.gate.begin(ticket);
+        }
+    }
+
+    /// What the ask that gave it its ticket changed.
+    pub(crate) fn news(&self) -> Option<Change> {
+        self.ticket.as_ref().and_then(G::news)
+    }
+
+    /// The attempt that held the ticket ended.
+    pub(crate) fn settle(&mut self, outcome: &mut Outcome<'_>) -> Option<Change> {
+        let ticket = self.ticket.take()?;
+        self.gate.settle(ticket, outcome)
+    }
+
+    /// Gives back what it holds, if it holds anything.
+    pub(crate) fn give_back(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.gate.leave(place);
+        }
+        if let Some(ticket) = self.ticket.take() {
+            self.gate.abandon(ticket);
+        }
+    }
+}
+
+impl<G: Gate> Drop for Pass<G> {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl<G: Gate> fmt::Debug for Pass<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pass")
+            .field("waits", &self.place.is_some())
+            .field("has_ticket", &self.ticket.is_some())
+            .finish_non_exhaustive()
+    }
+}

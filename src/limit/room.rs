@@ -1,0 +1,911 @@
+//! The waiting room: the one place where attempts stand in line.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use crate::deadline::later;
+use crate::error::{Reason, Rejected};
+use crate::gate::{Answer, Ask};
+use crate::rng::Draws;
+use crate::sync::{Mutex, lock};
+
+/// A pure machine behind a waiting room.
+pub(crate) trait Machine {
+    /// What is given to one that may go.
+    type Ticket;
+
+    /// Why one is refused whose turn doesn't come in time.
+    const LATE: Reason = Reason::QueueTimeout;
+    /// Why one is refused that finds no place in line.
+    const FULL: Reason = Reason::QueueFull;
+
+    /// Lets one go, or says when asking again may be of use: at a moment after `now`, or (`None`)
+    /// when something was given back.
+    fn go(&mut self, now: Instant, draws: &mut Draws) -> Result<Self::Ticket, Option<Instant>>;
+
+    /// When the next may go, without letting it. Time alone may turn `At` into `Now`, and nothing
+    /// else: the room asks with the latest moment it knows, which may be a while ago.
+    fn next(&self, now: Instant) -> Next;
+
+    /// When the one with so many before it will have its turn, if the machine knows exactly.
+    fn turn(&self, ahead: usize, now: Instant) -> Option<Instant> {
+        let _ = (ahead, now);
+        None
+    }
+
+    /// A guess of the same, for those that are refused.
+    fn guess(&self, ahead: usize, now: Instant) -> Option<Instant> {
+        self.turn(ahead, now)
+    }
+
+    /// Somebody may be in line from now on, or nobody is. Told before the machine is asked on
+    /// behalf of the first in line, so that a machine that can be passed by outside the room can
+    /// close that way first: whatever is given back after that has to come through
+    /// [`Room::with`].
+    fn queued(&mut self, any: bool) {
+        let _ = any;
+    }
+}
+
+/// When the next may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Now,
+    At(Instant),
+    /// When something is given back.
+    Later,
+}
+
+/// Who goes next when several wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Order {
+    /// First come, first served. A newcomer that finds the line full is refused. The default.
+    #[default]
+    FirstIn,
+    /// The newest goes first, and when the line is full the oldest is refused. Under a lasting
+    /// overload the newest is the one that can still be answered in time.
+    NewestFirst,
+}
+
+/// How a line behaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    /// How many may wait. Zero: whoever can't go at once is refused.
+    pub(crate) capacity: usize,
+    pub(crate) order: Order,
+    /// How long one waits at most, whatever its deadline allows.
+    pub(crate) max_wait: Option<Duration>,
+}
+
+/// A machine and the line in front of it.
+///
+/// Only the first in line is ever woken, and only if it may go or has to set its timer. Whoever
+/// leaves the line, for whatever reason, hands that on.
+#[derive(Debug)]
+pub(crate) struct Room<M> {
+    inside: Mutex<Inside<M>>,
+}
+
+#[derive(Debug)]
+struct Inside<M> {
+    machine: M,
+    line: Line,
+    /// By the number in which they came.
+    waiters: BTreeMap<u64, Waiter>,
+    came: u64,
+    /// Whether the machine was told that somebody is in line.
+    announced: bool,
+    /// The latest moment anybody told.
+    now: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    /// Taken out when it is woken.
+    waker: Option<Waker>,
+    told: Told,
+    /// The end of its deadline's patience, and the line's.
+    latest: Option<Instant>,
+    until: Option<Instant>,
+}
+
+/// What a waiter will do by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Nothing: it has to be woken.
+    Nothing,
+    /// Ask at this moment.
+    At(Instant),
+    /// Ask, since it was woken and didn't ask yet.
+    Woken,
+}
+
+impl<M: Machine> Room<M> {
+    pub(crate) fn new(machine: M, line: Line) -> Self {
+        Self {
+            inside: Mutex::new(Inside {
+                machine,
+                line,
+                waiters: BTreeMap::new(),
+                came: 0,
+                announced: false,
+                now: None,
+            }),
+        }
+    }
+
+    /// Lets one go, gives it a place in line, or refuses it; see [`Gate::ask`](crate::gate::Gate).
+    ///
+    /// The first in line is told the moment of its turn where there is one. A `max_wait` that ends
+    /// before `ask.latest` is everybody's moment; asking again at `ask.latest` is up to the caller.
+    pub(crate) fn ask(&self, place: &mut Option<u64>, ask: &mut Ask<'_>) -> Answer<M::Ticket> {
+        let now = ask.now();
+        let mut draws = ask.rng.draws();
+        let mut wakers = Wakers {
+            // Most newcomers go at once and need none.
+            own: place.map(|_| ask.waker.clone()),
+            ..Wakers::default()
+        };
+        loop {
+            let mut inside = lock(&self.inside);
+            let now = inside.see(now);
+            let answer = match *place {
+                Some(number) => {
+                    Some(inside.again(number, ask.latest, now, &mut draws, &mut wakers))
+                }
+                None => inside.first_time(ask.latest, now, &mut draws, &mut wakers),
+            };
+            if let Some(Answer::Wait(_)) = answer {
+                place.get_or_insert(inside.came);
+            }
+            let next = inside.next_to_wake();
+            drop(inside);
+            wake(wakers.pushed_out.take());
+            wake(next);
+            match answer {
+                Some(Answer::Wait(at)) => return Answer::Wait(at),
+                Some(answer) => {
+                    *place = None;
+                    return answer;
+                }
+                None => wakers.own = Some(ask.waker.clone()),
+            }
+        }
+    }
+
+    /// Lets one go at once, past nobody, or refuses it.
+    pub(crate) fn try_go(&self, now: Instant, draws: &mut Draws) -> Result<M::Ticket, Rejected> {
+        let mut inside = lock(&self.inside);
+        let now = inside.see(now);
+        let ahead = inside.ahead();
+        if ahead == 0 {
+            if let Ok(ticket) = inside.machine.go(now, draws) {
+                return Ok(ticket);
+            }
+        }
+        Err(inside.refusal(M::FULL, ahead, now))
+    }
+
+    /// Gives up a place in line.
+    pub(crate) fn leave(&self, place: u64) {
+        let mut inside = lock(&self.inside);
+        let left = inside.waiters.remove(&place);
+        let next = inside.next_to_wake();
+        drop(inside);
+        drop(left);
+        wake(next);
+    }
+
+    /// Changes the machine, then wakes the first in line if it may go now. Without a moment, the
+    /// latest one that anybody told is taken.
+    pub(crate) fn with<R>(&self, now: Option<Instant>, change: impl FnOnce(&mut M) -> R) -> R {
+        let mut inside = lock(&self.inside);
+        if let Some(now) = now {
+            inside.see(now);
+        }
+        let result = change(&mut inside.machine);
+        let next = inside.next_to_wake();
+        drop(inside);
+        wake(next);
+        result
+    }
+
+    /// The same for a change that may postpone the turns of those that wait: whoever is now known
+    /// to be too late loses its place, and is woken to be told so. That costs a look at everybody in
+    /// line, if the next turn really is postponed.
+    pub(crate) fn replan<R>(&self, now: Instant, change: impl FnOnce(&mut M) -> R) -> R {
+        let mut inside = lock(&self.inside);
+        let now = inside.see(now);
+        let before = inside.machine.turn(0, now);
+        let result = change(&mut inside.machine);
+        let mut late = Vec::new();
+        if inside.machine.turn(0, now) > before {
+            late = inside.take_late(now);
+        }
+        let next = inside.next_to_wake();
+        drop(inside);
+        for waiter in late {
+            wake(waiter.waker);
+        }
+        wake(next);
+        result
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        lock(&self.inside).waiters.len()
+    }
+}
+
+impl<M: Machine> Inside<M> {
+    /// A moment earlier than the last one counts as that one.
+    fn see(&mut self, now: Instant) -> Instant {
+        let now = self.now.map_or(now, |last| last.max(now));
+        self.now = Some(now);
+        now
+    }
+
+    /// A newcomer's ask. `None`: it has to wait, and there is no waker to keep.
+    fn first_time(
+        &mut self,
+        latest: Option<Instant>,
+        now: Instant,
+        draws: &mut Draws,
+        wakers: &mut Wakers,
+    ) -> Option<Answer<M::Ticket>> {
+        let line = self.line;
+        let ahead = self.ahead();
+        let mut told = Told::Nothing;
+        if ahead == 0 {
+            self.announce();
+            match self.machine.go(now, draws) {
+                Ok(ticket) => return Some(Answer::Go(ticket)),
+                Err(at) => told = at.map_or(Told::Nothing, Told::At),
+            }
+        }
+        let until = line.max_wait.map(|wait| later(now, wait));
+        if self.is_late(ahead, latest, until, now) {
+            return Some(self.refuse(M::LATE, ahead, now));
+        }
+        let is_full = self.waiters.len() >= line.capacity;
+        if is_full && (line.order == Order::FirstIn || line.capacity == 0) {
+            return Some(self.refuse(M::FULL, self.waiters.len(), now));
+        }
+        let waker = Some(wakers.own.take()?);
+        if is_full {
+            let oldest = self.waiters.pop_first();
+            wakers.pushed_out = oldest.and_then(|(_, waiter)| waiter.waker);
+        }
+        self.came += 1;
+        let waiter = Waiter {
+            waker,
+            told,
+            latest,
+            until,
+        };
+        let answer = Answer::Wait(waiter.moment());
+        self.waiters.insert(self.came, waiter);
+        Some(answer)
+    }
+
+    /// The ask of one in line.
+    fn again(
+        &mut self,
+        number: u64,
+        latest: Option<Instant>,
+        now: Instant,
+        draws: &mut Draws,
+        wakers: &mut Wakers,
+    ) -> Answer<M::Ticket> {
+        let Some(waiter) = self.waiters.get(&number) else {
+            // Pushed out by a newer one, or by a plan that left it no time.
+            let reason = match self.line.order {
+                Order::FirstIn => M::LATE,
+                Order::NewestFirst => M::FULL,
+            };
+            return self.refuse(reason, self.waiters.len(), now);
+        };
+        let until = waiter.until;
+        let is_next = self.head() == Some(number);
+        let mut told = Told::Nothing;
+        let mut is_late = latest.is_some_and(|latest| latest < now);
+        if is_next && !is_late {
+            match self.machine.go(now, draws) {
+                Ok(ticket) => {
+                    wakers.left = self.waiters.remove(&number);
+                    return Answer::Go(ticket);
+                }
+                Err(at) => told = at.map_or(Told::Nothing, Told::At),
+            }
+        }
+        // How many stand before the others is not known without counting, and neither is their turn.
+        is_late |= if is_next {
+            self.is_late(0, latest, until, now)
+        } else {
+            ends(latest, until).is_some_and(|end| end <= now)
+        };
+        if is_late {
+            wakers.left = self.waiters.remove(&number);
+            return self.refuse(M::LATE, self.waiters.len(), now);
+        }
+        let waiter = self.waiters.get_mut(&number).expect("it is in line");
+        mem::swap(&mut waiter.waker, &mut wakers.own);
+        waiter.told = told;
+        waiter.latest = latest;
+        Answer::Wait(waiter.moment())
+    }
+
+    /// Whether one with so many before it, that can't go now, won't go in time.
+    fn is_late(
+        &self,
+        ahead: usize,
+        latest: Option<Instant>,
+        until: Option<Instant>,
+        now: Instant,
+    ) -> bool {
+        let Some(end) = ends(latest, until) else {
+            return false;
+        };
+        end <= now || self.machine.turn(ahead, now).is_some_and(|turn| turn > end)
+    }
+
+    /// Takes those out of the line whose turn is known to come too late.
+    fn take_late(&mut self, now: Instant) -> Vec<Waiter> {
+        if self.line.order == Order::NewestFirst {
+            // Anybody's turn depends on who is still to come.
+            return Vec::new();
+        }
+        let mut late = Vec::new();
+        let mut ahead = 0;
+        for (&number, waiter) in &self.waiters {
+            if self.is_late(ahead, waiter.latest, waiter.until, now) {
+                late.push(number);
+            } else {
+                ahead += 1;
+            }
+        }
+        let taken = late.iter().map(|number| self.waiters.remove(number));
+        taken.flatten().collect()
+    }
+
+    fn refuse(&self, reason: Reason, ahead: usize, now: Instant) -> Answer<M::Ticket> {
+        Answer::Refuse(self.refusal(reason, ahead, now))
+    }
+
+    fn refusal(&self, reason: Reason, ahead: usize, now: Instant) -> Rejected {
+        let retry_at = self.machine.guess(ahead, now);
+        Rejected { reason, retry_at }
+    }
+
+    /// How many stand before a newcomer.
+    fn ahead(&self) -> usize {
+        match self.line.order {
+            Order::FirstIn => self.waiters.len(),
+            Order::NewestFirst => 0,
+        }
+    }
+
+    fn head(&self) -> Option<u64> {
+        let head = match self.line.order {
+            Order::FirstIn => self.waiters.first_key_value(),
+            Order::NewestFirst => self.waiters.last_key_value(),
+        };
+        head.map(|(number, _)| *number)
+    }
+
+    fn announce(&mut self) {
+        if !self.announced {
+            self.announced = true;
+            self.machine.queued(true);
+        }
+    }
+
+    /// The waker of the first in line, if that has to be woken.
+    fn next_to_wake(&mut self) -> Option<Waker> {
+        let Some(number) = self.head() else {
+            if mem::take(&mut self.announced) {
+                self.machine.queued(false);
+            }
+            return None;
+        };
+        let next = self.machine.next(self.now?);
+        let head = self.waiters.get_mut(&number)?;
+        let has_to_ask = match (next, head.told) {
+            (_, Told::Woken) | (Next::Later, _) => false,
+            (Next::Now, _) | (Next::At(_), Told::Nothing) => true,
+            (Next::At(at), Told::At(told)) => at < told,
+        };
+        if !has_to_ask {
+            return None;
+        }
+        head.told = Told::Woken;
+        head.waker.take()
+    }
+}
+
+impl Waiter {
+    /// When it has to ask unwoken.
+    fn moment(&self) -> Option<Instant> {
+        let turn = match self.told {
+            Told::At(at) => Some(at),
+            Told::Nothing | Told::Woken => None,
+        };
+        let until = self
+            .until
+            .filter(|until| self.latest.is_none_or(|latest| *until < latest));
+        ends(turn, until)
+    }
+}
+
+/// Wakers on their way in and out. They are foreign code, so they are cloned, called and dropped
+/// without the lock.
+#[derive(Default)]
+struct Wakers {
+    /// The asker's, and then the one it gave before.
+    own: Option<Waker>,
+    /// Of one that was pushed out of the line and is to be told so.
+    pushed_out: Option<Waker>,
+    /// The asker, after it left the line.
+    left: Option<Waiter>,
+}
+
+/// The earlier of two moments that may not be there.
+fn ends(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::rng::Rng;
+    use crate::throttle::Priority;
+
+    /// So many places, and one at a time, `step` apart.
+    #[derive(Clone, Debug)]
+    struct Turnstile {
+        free: u32,
+        open_at: Instant,
+        step: Duration,
+        /// Whether it has places without end, so that it knows everybody's turn.
+        is_clock: bool,
+    }
+
+    impl Machine for Turnstile {
+        type Ticket = ();
+
+        fn go(&mut self, now: Instant, _: &mut Draws) -> Result<(), Option<Instant>> {
+            match self.next(now) {
+                Next::At(at) => Err(Some(at)),
+                Next::Later => Err(None),
+                Next::Now => {
+                    self.free -= u32::from(!self.is_clock);
+                    self.open_at = now + self.step;
+                    Ok(())
+                }
+            }
+        }
+
+        fn next(&self, now: Instant) -> Next {
+            if self.free == 0 && !self.is_clock {
+                return Next::Later;
+            }
+            if now < self.open_at {
+                return Next::At(self.open_at);
+            }
+            Next::Now
+        }
+
+        fn turn(&self, ahead: usize, now: Instant) -> Option<Instant> {
+            let ahead = u32::try_from(ahead).unwrap();
+            self.is_clock
+                .then(|| self.open_at.max(now) + self.step * ahead)
+        }
+    }
+
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            assert!(!self.0.swap(true, Ordering::Relaxed), "woken twice");
+        }
+    }
+
+    /// One that asks when it is woken, when its moment has come, and after its deadline.
+    struct Task {
+        id: usize,
+        place: Option<u64>,
+        latest: Option<Instant>,
+        flag: Arc<Flag>,
+        timer: Option<Instant>,
+    }
+
+    impl Task {
+        fn new(id: usize, latest: Option<Instant>) -> Self {
+            Self {
+                id,
+                place: None,
+                latest,
+                flag: Arc::default(),
+                timer: None,
+            }
+        }
+
+        fn ask(&mut self, room: &Room<Turnstile>, now: Instant) -> Answer<()> {
+            // A new waker each time, as a task that moves about has.
+            self.flag = Arc::default();
+            let waker = Waker::from(Arc::clone(&self.flag));
+            let answer = room.ask(
+                &mut self.place,
+                &mut Ask {
+                    clock: &Clock::default(),
+                    moment: Some(now),
+                    rng: &Rng::default(),
+                    waker: &waker,
+                    latest: self.latest,
+                    attempt: 1,
+                    timeout: None,
+                    priority: Priority::default(),
+                },
+            );
+            self.timer = match answer {
+                Answer::Wait(at) => at,
+                Answer::Go(()) | Answer::Refuse(_) => None,
+            };
+            answer
+        }
+
+        fn is_woken(&self) -> bool {
+            self.flag.0.load(Ordering::Relaxed)
+        }
+
+        fn is_due(&self, now: Instant) -> bool {
+            self.timer.is_some_and(|at| at <= now) || self.latest.is_some_and(|at| at < now)
+        }
+    }
+
+    fn room(free: u32, capacity: usize) -> (Room<Turnstile>, Instant) {
+        let now = Instant::now();
+        let machine = Turnstile {
+            free,
+            open_at: now,
+            step: Duration::ZERO,
+            is_clock: false,
+        };
+        (Room::new(machine, line(capacity)), now)
+    }
+
+    fn clock_room(step: Duration, capacity: usize) -> (Room<Turnstile>, Instant) {
+        let now = Instant::now();
+        let machine = Turnstile {
+            free: 0,
+            open_at: now,
+            step,
+            is_clock: true,
+        };
+        (Room::new(machine, line(capacity)), now)
+    }
+
+    fn line(capacity: usize) -> Line {
+        Line {
+            capacity,
+            order: Order::FirstIn,
+            max_wait: None,
+        }
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn refused(reason: Reason, retry_at: Option<Instant>) -> Answer<()> {
+        Answer::Refuse(Rejected { reason, retry_at })
+    }
+
+    #[test]
+    fn a_woken_waiter_that_is_dropped_hands_its_turn_on() {
+        let (room, now) = room(0, 2);
+        let (mut first, mut second) = (Task::new(1, None), Task::new(2, None));
+        assert_eq!(first.ask(&room, now), Answer::Wait(None));
+        assert_eq!(second.ask(&room, now), Answer::Wait(None));
+        room.with(None, |it| it.free += 1);
+        assert!(first.is_woken() && !second.is_woken());
+        room.leave(first.place.unwrap());
+        assert!(second.is_woken());
+        assert_eq!(second.ask(&room, now), Answer::Go(()));
+        assert_eq!((second.place, room.waiting()), (None, 0));
+    }
+
+    #[test]
+    fn nobody_passes_a_waiter_even_one_that_is_slow_to_ask() {
+        let (room, now) = room(0, 2);
+        let (mut first, mut second) = (Task::new(1, None), Task::new(2, None));
+        let _ = first.ask(&room, now);
+        room.with(Some(now), |it| it.free += 1);
+        assert_eq!(second.ask(&room, now), Answer::Wait(None));
+        assert_eq!(first.ask(&room, now), Answer::Go(()));
+        assert!(!second.is_woken());
+    }
+
+    #[test]
+    fn only_the_first_in_line_has_a_timer_and_hands_it_on() {
+        let (room, now) = clock_room(10 * MS, 3);
+        let mut tasks: Vec<_> = (0..4).map(|id| Task::new(id, None)).collect();
+        assert_eq!(tasks[0].ask(&room, now), Answer::Go(()));
+        assert_eq!(tasks[1].ask(&room, now), Answer::Wait(Some(now + 10 * MS)));
+        assert_eq!(tasks[2].ask(&room, now), Answer::Wait(None));
+        assert_eq!(tasks[3].ask(&room, now), Answer::Wait(None));
+        assert_eq!(tasks[1].ask(&room, now + 10 * MS), Answer::Go(()));
+        assert!(tasks[2].is_woken() && !tasks[3].is_woken());
+        let at = now + 20 * MS;
+        assert_eq!(tasks[2].ask(&room, now + 10 * MS), Answer::Wait(Some(at)));
+        room.leave(tasks[2].place.unwrap());
+        assert!(tasks[3].is_woken());
+        assert_eq!(tasks[3].ask(&room, now + 11 * MS), Answer::Wait(Some(at)));
+    }
+
+    #[test]
+    fn a_turn_that_is_known_to_come_too_late_is_refused_at_once() {
+        let (room, now) = clock_room(10 * MS, 9);
+        let turn = now + 20 * MS;
+        let mut tasks: Vec<_> = (0..4).map(|id| Task::new(id, Some(turn))).collect();
+        assert_eq!(tasks[0].ask(&room, now), Answer::Go(()));
+        assert!(matches!(tasks[1].ask(&room, now), Answer::Wait(_)));
+        // Exactly at the last moment is in time.
+        assert!(matches!(tasks[2].ask(&room, now), Answer::Wait(_)));
+        let expected = refused(Reason::QueueTimeout, Some(now + 30 * MS));
+        assert_eq!(tasks[3].ask(&room, now), expected);
+        assert_eq!(room.waiting(), 2);
+    }
+
+    #[test]
+    fn one_that_still_waits_after_its_last_moment_is_refused_and_hands_on() {
+        let (room, now) = room(0, 2);
+        let mut first = Task::new(1, Some(now + MS));
+        let mut second = Task::new(2, None);
+        let _ = (first.ask(&room, now), second.ask(&room, now));
+        room.with(None, |it| it.free += 1);
+        let late = now + MS + Duration::from_nanos(1);
+        assert_eq!(first.ask(&room, late), refused(Reason::QueueTimeout, None));
+        assert!(second.is_woken());
+        assert_eq!(second.ask(&room, late), Answer::Go(()));
+    }
+
+    #[test]
+    fn at_its_last_moment_one_goes_or_is_refused_but_never_waits() {
+        for (free, expected) in [
+            (0, refused(Reason::QueueTimeout, None)),
+            (1, Answer::Go(())),
+        ] {
+            let (room, now) = room(0, 2);
+            let mut task = Task::new(1, Some(now + MS));
+            assert_eq!(task.ask(&room, now), Answer::Wait(None));
+            room.with(None, |it| it.free = free);
+            assert_eq!(task.ask(&room, now + MS), expected);
+        }
+    }
+
+    #[test]
+    fn a_longest_wait_is_everybodys_timer_unless_the_deadline_is_nearer() {
+        let (room, now) = room(0, 3);
+        lock(&room.inside).line.max_wait = Some(5 * MS);
+        let mut patient = Task::new(1, Some(now + 9 * MS));
+        let mut hurried = Task::new(2, Some(now + 4 * MS));
+        assert_eq!(patient.ask(&room, now), Answer::Wait(Some(now + 5 * MS)));
+        assert_eq!(hurried.ask(&room, now), Answer::Wait(None));
+        let expected = refused(Reason::QueueTimeout, None);
+        assert_eq!(hurried.ask(&room, now + 4 * MS), expected);
+        // It counts from the first ask, not from the last one.
+        let wait = Answer::Wait(Some(now + 5 * MS));
+        assert_eq!(patient.ask(&room, now + 4 * MS), wait);
+        assert_eq!(patient.ask(&room, now + 5 * MS), expected);
+    }
+
+    #[test]
+    fn a_plan_that_leaves_some_too_little_time_tells_them_and_only_them() {
+        let (room, now) = clock_room(10 * MS, 9);
+        let latest = [None, None, Some(30), None, Some(90)];
+        let mut tasks: Vec<_> = (0..)
+            .zip(latest)
+            .map(|(id, at)| Task::new(id, at.map(|at| now + at * MS)))
+            .collect();
+        for task in &mut tasks {
+            let _ = task.ask(&room, now);
+        }
+        room.replan(now, |it| it.open_at += 30 * MS);
+        assert_eq!(room.waiting(), 3);
+        let woken: Vec<_> = tasks.iter().map(Task::is_woken).collect();
+        assert_eq!(woken, [false, false, true, false, false]);
+        assert!(matches!(tasks[2].ask(&room, now), Answer::Refuse(_)));
+    }
+
+    #[test]
+    fn the_newest_goes_first_and_pushes_out_the_oldest() {
+        let (room, now) = room(0, 2);
+        lock(&room.inside).line.order = Order::NewestFirst;
+        let mut tasks: Vec<_> = (0..3).map(|id| Task::new(id, None)).collect();
+        for task in &mut tasks {
+            assert_eq!(task.ask(&room, now), Answer::Wait(None));
+        }
+        assert!(tasks[0].is_woken());
+        assert_eq!(tasks[0].ask(&room, now), refused(Reason::QueueFull, None));
+        room.with(None, |it| it.free += 1);
+        assert!(tasks[2].is_woken() && !tasks[1].is_woken());
+    }
+
+    #[test]
+    fn no_capacity_is_failing_at_once() {
+        for order in [Order::FirstIn, Order::NewestFirst] {
+            let (room, now) = room(1, 0);
+            lock(&room.inside).line.order = order;
+            assert_eq!(Task::new(1, None).ask(&room, now), Answer::Go(()));
+            let expected = refused(Reason::QueueFull, None);
+            assert_eq!(Task::new(2, None).ask(&room, now), expected);
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Op {
+        Join { patience: Option<u32> },
+        Leave(prop::sample::Index),
+        GiveBack,
+        Run { from_the_back: bool },
+        Tick(u32),
+    }
+
+    fn any_op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => prop::option::of(0..40_u32).prop_map(|patience| Op::Join { patience }),
+            1 => any::<prop::sample::Index>().prop_map(Op::Leave),
+            2 => Just(Op::GiveBack),
+            3 => any::<bool>().prop_map(|from_the_back| Op::Run { from_the_back }),
+            2 => (0..15_u32).prop_map(Op::Tick),
+        ]
+    }
+
+    /// The slow reading: a list in order of arrival.
+    struct Naive {
+        machine: Turnstile,
+        waiters: Vec<(usize, Option<Instant>)>,
+        order: Order,
+        capacity: usize,
+        gone: Vec<usize>,
+    }
+
+    impl Naive {
+        fn join(&mut self, id: usize, latest: Option<Instant>, now: Instant) {
+            let ahead = match self.order {
+                Order::FirstIn => self.waiters.len(),
+                Order::NewestFirst => 0,
+            };
+            if ahead == 0 && self.machine.next(now) == Next::Now {
+                return self.go(id, now);
+            }
+            let turn = self.machine.turn(ahead, now);
+            if latest.is_some_and(|latest| turn.is_some_and(|turn| turn > latest)) {
+                return;
+            }
+            if self.waiters.len() >= self.capacity {
+                if self.order == Order::FirstIn || self.capacity == 0 {
+                    return;
+                }
+                self.waiters.remove(0);
+            }
+            self.waiters.push((id, latest));
+        }
+
+        fn run(&mut self, now: Instant) {
+            self.waiters
+                .retain(|(_, latest)| latest.is_none_or(|at| at >= now));
+            while !self.waiters.is_empty() {
+                let next = match self.order {
+                    Order::FirstIn => 0,
+                    Order::NewestFirst => self.waiters.len() - 1,
+                };
+                let (id, latest) = self.waiters[next];
+                let turn = self.machine.turn(0, now);
+                if self.machine.next(now) == Next::Now {
+                    self.go(id, now);
+                } else if latest.is_none_or(|at| turn.is_none_or(|turn| turn <= at)) {
+                    break;
+                }
+                self.waiters.remove(next);
+            }
+        }
+
+        fn go(&mut self, id: usize, now: Instant) {
+            let went = self.machine.go(now, &mut Rng::default().draws());
+            went.expect("it was asked before");
+            self.gone.push(id);
+        }
+    }
+
+    proptest! {
+        /// Order, bounds and refusals are those of a plain list; nobody who could go is left
+        /// asleep; and (first come, first served) nobody is woken in vain.
+        #[test]
+        fn the_line_is_a_plain_list_whatever_comes_goes_and_is_dropped(
+            free in 0..4_u32,
+            step in 0..8_u32,
+            is_clock: bool,
+            newest_first: bool,
+            capacity in 0..6_usize,
+            ops in prop::collection::vec(any_op(), 1..120),
+        ) {
+            let mut now = Instant::now();
+            let order = if newest_first { Order::NewestFirst } else { Order::FirstIn };
+            let machine = Turnstile { free, open_at: now, step: step * MS, is_clock };
+            let room = Room::new(machine.clone(), Line { capacity, order, max_wait: None });
+            let mut naive = Naive { machine, waiters: Vec::new(), order, capacity, gone: Vec::new() };
+            let (mut tasks, mut gone): (Vec<Task>, Vec<usize>) = (Vec::new(), Vec::new());
+            for (id, op) in ops.into_iter().enumerate() {
+                match op {
+                    Op::Join { patience } => {
+                        // Never a moment that a tick can hit: who is looked at first then decides.
+                        let latest = patience.map(|it| now + it * MS + MS / 2);
+                        let mut task = Task::new(id, latest);
+                        match task.ask(&room, now) {
+                            Answer::Go(()) => gone.push(id),
+                            Answer::Wait(_) => tasks.push(task),
+                            Answer::Refuse(_) => {}
+                        }
+                        naive.join(id, latest, now);
+                    }
+                    Op::Leave(index) => if !tasks.is_empty() {
+                        let task = tasks.remove(index.index(tasks.len()));
+                        room.leave(task.place.unwrap());
+                        naive.waiters.retain(|(id, _)| *id != task.id);
+                    },
+                    Op::GiveBack => {
+                        room.with(None, |it| it.free += 1);
+                        naive.machine.free += 1;
+                    }
+                    Op::Tick(ms) => now += ms * MS,
+                    Op::Run { from_the_back } => {
+                        loop {
+                            let ready = |task: &Task| task.is_woken() || task.is_due(now);
+                            let next = if from_the_back {
+                                tasks.iter().rposition(ready)
+                            } else {
+                                tasks.iter().position(ready)
+                            };
+                            let Some(next) = next else { break };
+                            let (is_woken, is_due) = (tasks[next].is_woken(), tasks[next].is_due(now));
+                            match tasks[next].ask(&room, now) {
+                                Answer::Go(()) => gone.push(tasks.remove(next).id),
+                                Answer::Wait(at) => {
+                                    prop_assert!(at.is_none_or(|at| at > now), "spins");
+                                    prop_assert!(at.is_some() || is_due || newest_first, "woken in vain");
+                                }
+                                Answer::Refuse(_) => drop(tasks.remove(next)),
+                            }
+                            prop_assert!(is_woken || is_due);
+                        }
+                        naive.run(now);
+                        let waiting: Vec<_> = tasks.iter().map(|task| task.id).collect();
+                        let expected: Vec<_> = naive.waiters.iter().map(|it| it.0).collect();
+                        prop_assert_eq!(waiting, expected);
+                        prop_assert_eq!(room.waiting(), naive.waiters.len());
+                    }
+                }
+                prop_assert_eq!(&gone, &naive.gone);
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What stands in front of every attempt, and what a call holds of it.
+
+use std::time::{Duration, Instant};
+
+use crate::breaker::Breaker;
+use crate::error::ConfigError;
+use crate::event::Change;
+use crate::gate::{Answer, Ask, Gate, Outcome, Pass};
+use crate::keyed::{self, Key, Keyed, PerKey};
+use crate::limit::{Bulkhead, RateLimit};
+use crate::report::WaitReason;
+use crate::throttle::Throttle;
+use crate::window::Window;
+
+/// The policies in front of every attempt.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gates {
+    pub(super) throttle: Option<Scope<Throttle>>,
+    pub(super) bulkhead: Option<Scope<Bulkhead>>,
+    pub(super) window: Option<Scope<Window>>,
+    pub(super) rate_limit: Option<Scope<RateLimit>>,
+    pub(super) breaker: Option<Scope<Breaker>>,
+}
+
+/// Whether one policy is for all calls of a pipeline, or each service has its own.
+///
+/// Made of either by `into()`; what the pipeline's setters take.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_enums)] // one or many
+pub enum Scope<P> {
+    /// One for all calls.
+    One(P),
+    /// One per key. Calls without a key pass by.
+    PerKey(Keyed<P>),
+}
+
+impl<P: PerKey> From<P> for Scope<P> {
+    fn from(policy: P) -> Self {
+        Self::One(policy)
+    }
+}
+
+impl<P> From<Keyed<P>> for Scope<P> {
+    fn from(policies: Keyed<P>) -> Self {
+        Self::PerKey(policies)
+    }
+}
+
+impl<P: PerKey> Scope<P> {
+    fn of(
+        &self,
+        key: Option<Key>,
+        now: impl FnOnce() -> Instant,
+    ) -> (Option<P>, Option<keyed::Change>) {
+        match (self, key) {
+            (Self::One(policy), _) => (Some(policy.clone()), None),
+            (Self::PerKey(policies), Some(key)) => {
+                let entry = policies.get(key, now);
+                let change = entry.change();
+                (Some(entry.into_inner()), change)
+            }
+            (Self::PerKey(_), None) => (None, None),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        match self {
+            Self::One(policy) => policy.check(),
+            Self::PerKey(policies) => policies.check(),
+        }
+    }
+}
+
+impl Gates {
+    /// Whether there is nothing to ask.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.throttle.is_none()
+            && self.bulkhead.is_none()
+            && self.window.is_none()
+            && self.rate_limit.is_none()
+            && self.breaker.is_none()
+    }
+
+    /// The gates in front of calls with this key.
+    pub(super) fn passes(&self, key: Option<Key>, mut now: impl FnMut() -> Instant) -> Passes {
+        let (now, mut overflow) = (&mut now, None);
+        Passes {
+            key,
+            throttle: pass(self.throttle.as_ref(), key, now, &mut overflow),
+            bulkhead: pass(self.bulkhead.as_ref(), key, now, &mut overflow),
+            window: pass(self.window.as_ref(), key, now, &mut overflow),
+            rate_limit: pass(self.rate_limit.as_ref(), key, now, &mut overflow),
+            breaker: pass(self.breaker.as_ref(), key, now, &mut overflow),
+            overflow,
+        }
+    }
+
+    /// The window of another service than the one that was called.
+    pub(super) fn window_of(&self, key: Key, now: impl FnOnce() -> Instant) -> Option<Window> {
+        match self.window.as_ref()? {
+            // It isn't this service's.
+            Scope::One(_) => None,
+            Scope::PerKey(windows) => Some(windows.get(key, now).into_inner()),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        check(self.throttle.as_ref())?;
+        check(self.bulkhead.as_ref())?;
+        check(self.window.as_ref())?;
+        check(self.rate_limit.as_ref())?;
+        check(self.breaker.as_ref())
+    }
+}
+
+fn pass<P: Gate + PerKey>(
+    scope: Option<&Scope<P>>,
+    key: Option<Key>,
+    now: &mut impl FnMut() -> Instant,
+    overflow: &mut Option<keyed::Change>,
+) -> Option<Pass<P>> {
+    let (policy, change) = scope?.of(key, now);
+    *overflow = overflow.or(change);
+    policy.map(Pass::new)
+}
+
+fn check<P: PerKey>(scope: Option<&Scope<P>>) -> Result<(), ConfigError> {
+    scope.map_or(Ok(()), Scope::check)
+}
+
+/// What one call holds of the gates.
+#[derive(Debug)]
+pub(super) struct Passes {
+    pub(super) key: Option<Key>,
+    throttle: Option<Pass<Throttle>>,
+    bulkhead: Option<Pass<Bulkhead>>,
+    pub(super) window: Option<Pass<Window>>,
+    rate_limit: Option<Pass<RateLimit>>,
+    pub(super) breaker: Option<Pass<Breaker>>,
+    /// There were more keys than a registry holds, and this is the call to tell of it.
+    pub(super) overflow: Option<keyed::Change>,
+}
+
+impl Passes {
+    /// Asks all but the breaker, in order, and says who the answer is from. What was had before
+    /// stays held while a later one lets wait.
+    #[inline]
+    pub(super) fn enter(&mut self, ask: &mut Ask<'_>) -> (WaitReason, Answer<()>) {
+        // Sheds first: nothing that will be shed is to wait in line.
+        let answer = enter(self.throttle.as_mut(), ask);
+        if answer != Answer::Go(()) {
+            return (WaitReason::Bulkhead, answer);
+        }
+        // Bounds all that wait in the lines behind it.
+        let answer = enter(self.bulkhead.as_mut(), ask);
+        if answer != Answer::Go(()) {
+            return (WaitReason::Bulkhead, answer);
+        }
+        let answer = enter(self.window.as_mut(), ask);
+        if answer != Answer::Go(()) {
+            return (WaitReason::Window, answer);
+        }
+        // Last of those that can take time: its tokens are for now.
+        (
+            WaitReason::RateLimit,
+            enter(self.rate_limit.as_mut(), ask),
+        )
+    }
+
+    /// The attempt begins.
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        // The others make no difference between had and used.
+        if let Some(rate_limit) = &mut self.rate_limit {
+            rate_limit.begin();
+        }
+    }
+
+    pub(super) const fn learns_quota(&self) -> bool {
+        self.rate_limit.is_some()
+    }
+
+    /// Tells each gate that has a ticket out how the attempt ended.
+    pub(super) fn settle(&mut self, outcome: &mut Outcome<'_>) -> [Option<Change>; 5] {
+        [
+            settle(self.throttle.as_mut(), outcome),
+            settle(self.bulkhead.as_mut(), outcome),
+            settle(self.window.as_mut(), outcome),
+            settle(self.rate_limit.as_mut(), outcome),
+            settle(self.breaker.as_mut(), outcome),
+        ]
+    }
+
+    /// Gives back whatever is held.
+    pub(super) fn give_back(&mut self) {
+        give_back(self.breaker.as_mut());
+        give_back(self.rate_limit.as_mut());
+        give_back(self.window.as_mut());
+        give_back(self.bulkhead.as_mut());
+        give_back(self.throttle.as_mut());
+    }
+
+    /// With less time than this left an attempt isn't worth beginning.
+    pub(super) fn least_time(&self, timeout: Option<Duration>) -> Duration {
+        let window = self.window.as_ref();
+        window.map_or(Duration::ZERO, |it| it.gate().least_time(timeout))
+    }
+
+    /// For how long asking again is of no use, and who says so.
+    pub(super) fn closed(&self, now: Instant) -> Option<(Duration, WaitReason)> {
+        let of = |until: Option<Instant>, reason| {
+            Some((until?.saturating_duration_since(now), reason))
+        };
+        let breaker = self.breaker.as_ref();
+        let window = self.window.as_ref();
+        let rate_limit = self.rate_limit.as_ref();
+        let closed = [
+            of(
+                breaker.and_then(|it| it.gate().closed_until(now)),
+                WaitReason::Breaker,
+            ),
+            of(
+                window.and_then(|it| it.gate().closed_until(now)),
+                WaitReason::Window,
+            ),
+            of(
+                rate_limit.and_then(|it| it.gate().closed_until(now)),
+                WaitReason::RateLimit,
+            ),
+        ];
+        closed.into_iter().flatten().max_by_key(|(length, _)| *length)
+    }
+}
+
+#[inline]
+fn enter<G: Gate>(pass: Option<&mut Pass<G>>, ask: &mut Ask<'_>) -> Answer<()> {
+    pass.map_or(Answer::Go(()), |pass| pass.ask(ask))
+}
+
+#[inline]
+fn settle<G: Gate>(pass: Option<&mut Pass<G>>, outcome: &mut Outcome<'_>) -> Option<Change> {
+    pass?.settle(outcome)
+}
+
+fn give_back<G: Gate>(pass: Option<&mut Pass<G>>) {
+    if let Some(pass) = pass {
+        pass.give_back();
+    }
+}

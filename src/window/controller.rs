@@ -1,0 +1,484 @@
+//! The window's rules. Pure.
+
+use std::time::{Duration, Instant};
+
+use crate::deadline::later;
+use crate::rng::Draws;
+use crate::window::Why;
+
+/// Decides how much may be under way to one service.
+///
+/// It keeps the window as a rate, in attempts per second. The window itself, what may be under way at
+/// once, is the rate times the usual latency; a window below one is a pace.
+#[derive(Debug)]
+pub(super) struct Controller {
+    mode: Mode,
+    /// Counts decreases. Only answers to attempts that were sent since the last one are evidence.
+    epoch: u64,
+    rate: f64,
+    /// Up to here the rate grows fast: a little below where it was last too high.
+    threshold: f64,
+    /// Good answers since the rate last grew.
+    grown: f64,
+    /// There was a good answer since the last decrease.
+    any_good: bool,
+    answers: Ring,
+    usual: Option<f64>,
+    demand: Demand,
+    /// Attempts sent while limited that have not ended.
+    in_flight: u32,
+    last_sent: Option<Instant>,
+    next_send: Option<Instant>,
+    quiet_until: Option<Instant>,
+    last_good: Option<Instant>,
+    why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Open,
+    Limited,
+}
+
+/// A right to send one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) epoch: u64,
+    /// It counts as under way. While the window is open nothing does.
+    pub(super) counted: bool,
+}
+
+/// What an answer says of the service.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Answer {
+    pub(super) failed: bool,
+    pub(super) late: bool,
+    /// In seconds, of a good answer.
+    pub(super) latency: Option<f64>,
+    /// What the server asked for.
+    pub(super) quiet: Option<Duration>,
+}
+
+/// What the controller did about an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Limited,
+    Opened,
+    Quiet,
+    Shrunk,
+}
+
+impl Controller {
+    pub(super) const fn new() -> Self {
+        Self {
+            mode: Mode::Open,
+            epoch: 0,
+            rate: 0.0,
+            threshold: 0.0,
+            grown: 0.0,
+            any_good: false,
+            answers: Ring::new(),
+            usual: None,
+            demand: Demand::new(),
+            in_flight: 0,
+            last_sent: None,
+            next_send: None,
+            quiet_until: None,
+            last_good: None,
+            why: Why::Failures,
+        }
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.mode, Mode::Open)
+    }
+
+    pub(super) const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) const fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    pub(super) const fn why(&self) -> Why {
+        self.why
+    }
+
+    /// Attempts that may be under way at once. `None` while open.
+    pub(super) fn window(&self) -> Option<f64> {
+        (!self.is_open()).then(|| self.under_way())
+    }
+
+    /// In seconds; zero while unknown.
+    pub(super) fn usual(&self) -> f64 {
+        self.usual.unwrap_or(0.0)
+    }
+
+    pub(super) const fn demand(&self) -> f64 {
+        self.demand.rate
+    }
+
+    pub(super) const fn quiet_end(&self) -> Option<Instant> {
+        self.quiet_until
+    }
+
+    /// When it will be the turn of the one with so many before it, if the pace stays what it is.
+    pub(super) fn guess(&self, ahead: usize, now: Instant) -> Option<Instant> {
+        if self.is_open() {
+            return Some(now);
+        }
+        let first = self.next_send.unwrap_or(now).max(now);
+        #[allow(clippy::cast_precision_loss)]
+        Some(later(first, self.gap(ahead as f64)))
+    }
+
+    /// Nothing goes before this moment.
+    pub(super) fn next_send(&self, now: Instant) -> Option<Instant> {
+        let next = self.next_send.max(self.quiet_until);
+        next.filter(|next| !self.is_open() && now < *next)
+    }
+
+    pub(super) fn quiet_until(&self, now: Instant) -> Option<Instant> {
+        self.quiet_until.filter(|until| now < *until)
+    }
+
+    /// When the next attempt may go; `Err(None)`: when one under way has ended.
+    pub(super) fn next(&self, now: Instant, patience: Duration) -> Result<(), Option<Instant>> {
+        if self.is_open() {
+            return Ok(());
+        }
+        if let Some(until) = self.quiet_until(now) {
+            return Err(Some(until.max(self.next_send.unwrap_or(until))));
+        }
+        if let Some(next) = self.next_send.filter(|next| now < *next) {
+            return Err(Some(next));
+        }
+        if f64::from(self.in_flight) < self.under_way().floor().max(1.0) {
+            return Ok(());
+        }
+        // An attempt that nobody ends must not end the probing.
+        match self.last_sent.map(|sent| later(sent, patience)) {
+            Some(lost) if now < lost => Err(Some(lost)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends one; asked only when [`next`](Self::next) says that it may go.
+    pub(super) fn send(&mut self, now: Instant, draws: &mut Draws) -> Ticket {
+        let counted = !self.is_open();
+        if counted {
+            self.in_flight = self.in_flight.saturating_add(1);
+            self.last_sent = Some(now);
+            self.next_send = Some(later(now, self.gap(0.5 + fraction(draws))));
+        }
+        let epoch = self.epoch;
+        Ticket { epoch, counted }
+    }
+
+    /// An attempt was dropped.
+    pub(super) fn dropped(&mut self, ticket: Ticket) {
+        if ticket.counted {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Calls arrived, and good answers came while open: `good` of them, since the last time.
+    pub(super) fn tally(&mut self, arrived: u64, good: u64, now: Instant) {
+        self.demand.tick(arrived, now);
+        self.answers.push_good(good);
+    }
+
+    /// A good answer came, perhaps without anyone looking at it but the clock.
+    pub(super) fn saw_good(&mut self, at: Instant) {
+        self.last_good = self.last_good.max(Some(at));
+    }
+
+    /// Learns from a good answer while open.
+    pub(super) fn learn(&mut self, latency: f64) {
+        self.usual = Some(match self.usual {
+            None => latency,
+            Some(usual) => usual + LEARNING * (latency - usual),
+        });
+    }
+
+    /// An attempt was answered, or timed out.
+    pub(super) fn answered(
+        &mut self,
+        ticket: Ticket,
+        answer: Answer,
+        parked: bool,
+        now: Instant,
+        draws: &mut Draws,
+    ) -> Option<Step> {
+        self.dropped(ticket);
+        if let Some(quiet) = answer.quiet.filter(|_| self.believes(now)) {
+            return self.be_quiet(quiet, now, draws);
+        }
+        if !answer.failed {
+            self.saw_good(now);
+        }
+        if ticket.epoch != self.epoch {
+            return None;
+        }
+        self.answers.push(answer.failed, answer.late);
+        if let Some(latency) = answer.latency.filter(|_| self.may_learn()) {
+            self.learn(latency);
+        }
+        let least = if self.is_open() { 3 } else { 2 };
+        let failing = self.answers.count() >= least && self.answers.failed() > MOST_FAILED;
+        let slow = self.answers.count() >= 8 && self.answers.late() > MOST_LATE;
+        if failing || slow {
+            self.why = if failing { Why::Failures } else { Why::Latency };
+            return Some(self.decrease(now, draws));
+        }
+        if answer.failed || answer.late || self.is_open() {
+            return None;
+        }
+        self.grow(parked)
+    }
+
+    /// Latency is learned where it isn't our own doing.
+    fn may_learn(&self) -> bool {
+        self.is_open() || self.usual.is_none() || self.rate <= self.floor()
+    }
+
+    /// Whether one server's word is taken for all. While others give good answers it speaks for
+    /// itself alone.
+    fn believes(&self, now: Instant) -> bool {
+        self.last_good
+            .is_none_or(|good| now.saturating_duration_since(good) >= GOOD_SPEAKS_FOR)
+    }
+
+    fn be_quiet(&mut self, quiet: Duration, now: Instant, draws: &mut Draws) -> Option<Step> {
+        let until = later(now, quiet);
+        if self.quiet_until(now).is_some_and(|known| until <= known) {
+            return None;
+        }
+        let first = self.quiet_until(now).is_none();
+        self.mode = Mode::Limited;
+        self.why = Why::Quiet;
+        self.renew();
+        self.rate = AFTER_QUIET;
+        self.threshold = (0.8 * self.demand.rate).max(AFTER_QUIET);
+        self.quiet_until = Some(until);
+        self.next_send = Some(later(until, self.gap(fraction(draws))));
+        first.then_some(Step::Quiet)
+    }
+
+    fn decrease(&mut self, now: Instant, draws: &mut Draws) -> Step {
+        let failed = self.answers.failed();
+        let step = match self.mode {
+            Mode::Open => {
+                self.mode = Mode::Limited;
+                self.rate = self.demand.rate;
+                self.any_good = true;
+                self.next_send = None;
+                Step::Limited
+            }
+            Mode::Limited => Step::Shrunk,
+        };
+        if self.any_good {
+            self.threshold = 0.8 * self.rate;
+        }
+        self.rate = (self.rate * (0.7 - 0.1 * failed)).max(self.floor());
+        self.any_good = false;
+        self.renew();
+        if step == Step::Limited {
+            // A fleet that trips as one isn't to probe as one.
+            self.next_send = Some(later(now, self.gap(fraction(draws))));
+        }
+        step
+    }
+
+    fn grow(&mut self, parked: bool) -> Option<Step> {
+        self.any_good = true;
+        self.grown += 1.0;
+        if self.grown >= self.under_way().max(1.0) {
+            self.grown = 0.0;
+            self.rate = if self.rate < self.threshold {
+                (self.rate * 4.0).min(self.threshold)
+            } else {
+                (self.rate * 1.3).min(LARGEST)
+            };
+        }
+        if parked || self.rate < 3.0 * self.demand.rate {
+            return None;
+        }
+        self.mode = Mode::Open;
+        self.answers.clear();
+        Some(Step::Opened)
+    }
+
+    fn renew(&mut self) {
+        self.epoch += 1;
+        self.grown = 0.0;
+        self.answers.clear();
+    }
+
+    /// The least rate: the probes, and all there is to send in an outage.
+    fn floor(&self) -> f64 {
+        let demand = self.demand.rate;
+        (0.2 * demand).max((demand / 2.0).min(0.4))
+    }
+
+    /// How many attempts the rate keeps under way.
+    fn under_way(&self) -> f64 {
+        self.rate * self.usual.unwrap_or(UNKNOWN)
+    }
+
+    /// So many times the pause between two attempts.
+    fn gap(&self, share: f64) -> Duration {
+        let seconds = share / self.rate;
+        if seconds.is_nan() || seconds > LONGEST_GAP {
+            return Duration::from_secs_f64(LONGEST_GAP);
+        }
+        Duration::from_secs_f64(seconds.max(0.0))
+    }
+}
+
+/// From when on an answer is late, given the usual latency (zero: unknown) and the attempt's
+/// timeout. In nanoseconds.
+#[inline]
+pub(super) fn late_after(usual: u64, timeout: Option<u64>) -> u64 {
+    let by_usual = match usual {
+        0 => u64::MAX,
+        usual => usual.saturating_mul(5).max(LATE_LEAST),
+    };
+    let by_timeout = timeout.map_or(u64::MAX, |timeout| timeout / 20 * 7);
+    // A service whose usual answers take more than a third of the timeout isn't late.
+    by_usual.min(by_timeout).max(usual.saturating_mul(2))
+}
+
+/// The last answers.
+#[derive(Debug)]
+struct Ring {
+    /// One bit each, the latest lowest.
+    failed: u16,
+    late: u16,
+    count: u32,
+}
+
+impl Ring {
+    const fn new() -> Self {
+        Self {
+            failed: 0,
+            late: 0,
+            count: 0,
+        }
+    }
+
+    fn push(&mut self, failed: bool, late: bool) {
+        self.failed = (self.failed << 1 | u16::from(failed)) & KEPT_MASK;
+        self.late = (self.late << 1 | u16::from(late)) & KEPT_MASK;
+        self.count = (self.count + 1).min(KEPT);
+    }
+
+    fn push_good(&mut self, count: u64) {
+        for _ in 0..count.min(KEPT.into()) {
+            self.push(false, false);
+        }
+    }
+
+    fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    const fn count(&self) -> u32 {
+        self.count
+    }
+
+    fn failed(&self) -> f64 {
+        self.share(self.failed)
+    }
+
+    fn late(&self) -> f64 {
+        self.share(self.late)
+    }
+
+    fn share(&self, bits: u16) -> f64 {
+        f64::from(bits.count_ones()) / f64::from(self.count.max(1))
+    }
+}
+
+/// Calls per second, of the last ten seconds or so.
+#[derive(Debug)]
+struct Demand {
+    rate: f64,
+    began: Option<Instant>,
+    last: Option<Instant>,
+    fresh: u64,
+}
+
+impl Demand {
+    const fn new() -> Self {
+        Self {
+            rate: 0.0,
+            began: None,
+            last: None,
+            fresh: 0,
+        }
+    }
+
+    fn tick(&mut self, arrived: u64, now: Instant) {
+        self.fresh = self.fresh.saturating_add(arrived);
+        let began = *self.began.get_or_insert(now);
+        let last = *self.last.get_or_insert(now);
+        let age = now.saturating_duration_since(began).as_secs_f64();
+        let passed = now.saturating_duration_since(last).as_secs_f64();
+        if passed < 0.1 && self.rate > 0.0 {
+            return;
+        }
+        #[allow(clippy::cast_precision_loss)]
+        let fresh = self.fresh as f64;
+        // Young estimates are means; a first moment counts as a second.
+        let weight = (passed / (passed + DEMAND_MEMORY)).max(passed / age.max(1.0));
+        if passed > 0.0 {
+            self.rate += weight * (fresh / passed - self.rate);
+        } else {
+            self.rate = fresh;
+        }
+        self.last = Some(now);
+        self.fresh = 0;
+    }
+}
+
+/// Uniform in 0 to 1.
+#[allow(clippy::cast_precision_loss)] // 53 bits fit
+fn fraction(draws: &mut Draws) -> f64 {
+    (draws.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// How many answers are looked at.
+const KEPT: u32 = 15;
+const KEPT_MASK: u16 = (1 << KEPT) - 1;
+
+/// More failures than this are no accident.
+const MOST_FAILED: f64 = 0.7;
+
+/// More late answers than this are a queue.
+const MOST_LATE: f64 = 0.5;
+
+/// A good answer speaks against a server that asks for quiet for this long.
+const GOOD_SPEAKS_FOR: Duration = Duration::from_millis(500);
+
+/// Attempts per second to begin with after a quiet.
+const AFTER_QUIET: f64 = 0.8;
+
+/// The weight of a new latency.
+const LEARNING: f64 = 0.02;
+
+/// Seconds that a service is taken to need before it has answered once.
+const UNKNOWN: f64 = 0.1;
+
+/// Seconds of memory of the demand.
+const DEMAND_MEMORY: f64 = 10.0;
+
+/// A probe at least this often, in seconds.
+const LONGEST_GAP: f64 = 60.0;
+
+/// Nobody sends more per second.
+const LARGEST: f64 = 1e9;
+
+/// Nanoseconds below which no answer is late: a stalled scheduler is no overload.
+const LATE_LEAST: u64 = 20_000_000;
