@@ -136,7 +136,10 @@ impl Why {
     /// Whether this is a wait before an attempt, not a limit on something that runs.
     #[must_use]
     pub const fn is_wait(self) -> bool {
-        matches!(self, Self::Backoff | Self::Breaker | Self::Parked | Self::ServerHint)
+        matches!(
+            self,
+            Self::Backoff | Self::Breaker | Self::Parked | Self::ServerHint
+        )
     }
 }
 

@@ -202,6 +202,9 @@ impl<E> fmt::Display for Error<E> {
             Cause::Rejected(rejected) => rejected.fmt(f)?,
         }
         let count = self.attempts();
+        if count == 0 && self.elapsed().is_zero() {
+            return Ok(());
+        }
         let attempts = if count == 1 { "attempt" } else { "attempts" };
         write!(f, " ({count} {attempts} in {:.1?}", self.elapsed())?;
         if let Some(stop) = self.report.stop {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::breaker;
 use crate::budget::Snapshot;
 use crate::error::Reason;
-use crate::keyed;
+use crate::keyed::{self, Key};
 use crate::limit;
 use crate::report::{Stop, Wait, WaitReason};
 use crate::throttle;
@@ -42,6 +42,8 @@ pub enum Event {
         call: u64,
         /// The number of the attempt, from 1.
         attempt: u32,
+        /// The service that the call goes to, where policies are kept per key.
+        key: Option<Key>,
         /// What changed, and why.
         change: Change,
     },
@@ -51,6 +53,8 @@ pub enum Event {
         call: u64,
         /// The number of the attempt that waits, from 1.
         attempt: u32,
+        /// The service that the call goes to, where policies are kept per key.
+        key: Option<Key>,
         /// What it waits for.
         reason: WaitReason,
         /// For how long at most until it asks again, from now. `None`: until it is woken.
@@ -62,6 +66,8 @@ pub enum Event {
         call: u64,
         /// The number of the attempt that was refused, from 1.
         attempt: u32,
+        /// The service that the call goes to, where policies are kept per key.
+        key: Option<Key>,
         /// Why.
         reason: Reason,
         /// The earliest useful time for another call, from now, if it is known.
@@ -176,6 +182,7 @@ fn trace(event: &Event) {
             call,
             attempt,
             change,
+            ..
         } => tracing::event!(
             target: TARGET,
             tracing::Level::DEBUG,
@@ -191,6 +198,7 @@ fn trace(event: &Event) {
             attempt,
             reason,
             wait,
+            ..
         } => tracing::event!(
             target: TARGET,
             tracing::Level::DEBUG,
@@ -207,6 +215,7 @@ fn trace(event: &Event) {
             attempt,
             reason,
             retry_after,
+            ..
         } => tracing::event!(
             target: TARGET,
             tracing::Level::DEBUG,

@@ -36,6 +36,13 @@ pub(crate) trait Gate: Clone {
     /// The attempt ended. Its outcome counts.
     fn settle(&self, ticket: Self::Ticket, outcome: &mut Outcome<'_>) -> Option<Change>;
 
+    /// The same, but what the ticket gives a right to goes on: see
+    /// [`Bulkhead::until_body_ends`](crate::Bulkhead::until_body_ends).
+    fn note(&self, ticket: &Self::Ticket, outcome: &mut Outcome<'_>) -> Option<Change> {
+        let _ = (ticket, outcome);
+        None
+    }
+
     /// The attempt never began, or was dropped: it says nothing.
     fn abandon(&self, ticket: Self::Ticket);
 
@@ -168,6 +175,15 @@ impl<G: Gate> Pass<G> {
         self.gate.settle(ticket, outcome)
     }
 
+    /// The attempt ended, and what it gave a right to goes on.
+    pub(crate) fn note(&mut self, outcome: &mut Outcome<'_>) -> Option<Change> {
+        self.gate.note(self.ticket.as_ref()?, outcome)
+    }
+
+    pub(crate) const fn has_ticket(&self) -> bool {
+        self.ticket.is_some()
+    }
+
     /// Gives back what it holds, if it holds anything.
     pub(crate) fn give_back(&mut self) {
         if let Some(place) = self.place.take() {
@@ -189,7 +205,7 @@ impl<G: Gate> fmt::Debug for Pass<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pass")
             .field("waits", &self.place.is_some())
-            .field("has_ticket", &self.ticket.is_some())
+            .field("has_ticket", &self.has_ticket())
             .finish_non_exhaustive()
     }
 }

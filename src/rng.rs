@@ -58,8 +58,9 @@ impl Rng {
             return Draws { stream: None };
         };
         let stream = seeded.streams.fetch_add(1, Ordering::Relaxed);
-        // `seed_from_u64` mixes its argument; the odd factor keeps neighbours' streams apart.
-        let seed = seeded.seed ^ stream.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        // `seed_from_u64` mixes its argument; the odd factor, another than its own, keeps neighbours'
+        // streams apart.
+        let seed = seeded.seed ^ stream.wrapping_mul(0xD1B5_4A32_D192_ED03);
         Draws {
             stream: Some(SmallRng::seed_from_u64(seed)),
         }

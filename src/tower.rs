@@ -3,22 +3,25 @@
 //! No decision is made here; the engine makes them all.
 
 use std::fmt;
+use std::future::Future;
 use std::mem;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
-use http::Request;
+use http::{Request, Response};
 use http_body::Body;
+use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
 use crate::error::{Cause, Error};
+use crate::http::{PermitBody, Quota, Replay};
 use crate::keyed::Key;
-use crate::http::{Quota, Replay};
-use crate::pipeline::{Call, Operation, Pipeline, Policies, Protocol};
+use crate::pipeline::{Call, Kept, Operation, Pipeline, Policies, Protocol};
 use crate::report::Report;
 use crate::throttle::Priority;
 use crate::verdict::{Classify, EveryError, Verdict};
@@ -211,6 +214,10 @@ where
         self.protocol.discard(response)
     }
 
+    fn keep(&self, response: &mut S::Response, kept: Kept) {
+        self.protocol.keep(response, kept);
+    }
+
     fn attach(&self, response: &mut S::Response, report: impl FnOnce() -> Report) {
         self.protocol.attach(response, report());
     }
@@ -284,5 +291,101 @@ where
 
     fn call(&mut self, request: Request<B>) -> S::Future {
         self.inner.call(Replay::wrap(request, self.limit))
+    }
+}
+
+/// Moves a bulkhead's permit from a response into its body; see
+/// [`Bulkhead::until_body_ends`](crate::Bulkhead::until_body_ends).
+///
+/// Belongs outside the pipeline.
+///
+/// # Examples
+///
+/// ```
+/// use evenkeel::tower::PermitLayer;
+/// use evenkeel::{Bulkhead, Pipeline};
+/// use http::{Request, Response};
+/// use http_body_util::{BodyExt, Full};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let client = service_fn(|_: Request<String>| async {
+///     Ok::<_, std::io::Error>(Response::new(Full::<bytes::Bytes>::from("a long answer")))
+/// });
+/// let bulkhead = Bulkhead::new(10).until_body_ends();
+/// let service = ServiceBuilder::new()
+///     .layer(PermitLayer::new())
+///     .layer(Pipeline::http().bulkhead(bulkhead.clone()))
+///     .service(client);
+/// let response = service.oneshot(Request::get("http://a/").body(String::new()).unwrap());
+/// let body = response.await.unwrap().into_body();
+/// assert_eq!(bulkhead.snapshot().in_flight, 1); // the body isn't read yet
+/// let _ = body.collect().await;
+/// assert_eq!(bulkhead.snapshot().in_flight, 0);
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use = "a layer does nothing until it wraps a service"]
+pub struct PermitLayer(());
+
+impl PermitLayer {
+    /// The layer.
+    pub const fn new() -> Self {
+        Self(())
+    }
+}
+
+impl<S> Layer<S> for PermitLayer {
+    type Service = Permitted<S>;
+
+    fn layer(&self, inner: S) -> Permitted<S> {
+        Permitted { inner }
+    }
+}
+
+/// A service whose responses' bodies hold a permit; see [`PermitLayer`].
+#[derive(Clone, Copy, Debug)]
+pub struct Permitted<S> {
+    inner: S,
+}
+
+impl<S, Q, B> Service<Q> for Permitted<S>
+where
+    S: Service<Q, Response = Response<B>>,
+    B: Body,
+{
+    type Response = Response<PermitBody<B>>;
+    type Error = S::Error;
+    type Future = Permitting<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Q) -> Self::Future {
+        let response = self.inner.call(request);
+        Permitting { response }
+    }
+}
+
+pin_project! {
+    /// The future of [`Permitted`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless you .await or poll them"]
+    pub struct Permitting<F> {
+        #[pin]
+        response: F,
+    }
+}
+
+impl<F, B, E> Future for Permitting<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
+{
+    type Output = Result<Response<PermitBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().response.poll(cx).map_ok(PermitBody::wrap)
     }
 }

@@ -423,8 +423,7 @@ fn a_held_call_holds_no_permit_of_the_service_below() {
     let clock = ManualClock::new();
     let unavailable = Reply::status(503).header("retry-after", "5");
     let service = ScriptedService::new(&clock, [unavailable, Reply::status(200)]);
-    let client = http(&clock)
-        .layer(ConcurrencyLimit::new(service, 1));
+    let client = http(&clock).layer(ConcurrencyLimit::new(service, 1));
     let _ = block_on(&clock, client.clone().oneshot(request(Method::POST)));
     let executor = evenkeel::testing::Executor::new(&clock);
     let elsewhere = Request::get("http://other/")

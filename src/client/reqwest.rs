@@ -16,10 +16,10 @@ use pin_project_lite::pin_project;
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
 use crate::error::{Cause, Error};
-use crate::keyed::Key;
 use crate::http::errors::{chain, connect_verdict, maybe, unprocessed};
 use crate::http::{Drain, Http, Quota, Target, is_idempotent, quota, status_verdict};
-use crate::pipeline::{Call, Pipeline, Policies, Protocol};
+use crate::keyed::Key;
+use crate::pipeline::{Call, Kept, Pipeline, Policies, Protocol};
 use crate::report::Report;
 use crate::throttle::Priority;
 use crate::tower::Exchange;
@@ -191,7 +191,11 @@ impl Protocol<Request, Response> for Http {
         // After a redirect it isn't the service that was asked. Only the address is known of what was
         // asked there.
         let address = target(&::http::Method::GET, response.url());
-        if self.has_own_keys() { None } else { address.key() }
+        if self.has_own_keys() {
+            None
+        } else {
+            address.key()
+        }
     }
 
     fn quota(&self, response: &Response, wall: SystemTime) -> Option<Quota> {
@@ -207,6 +211,10 @@ impl Protocol<Request, Response> for Http {
     fn discard(&self, response: Response) -> Drain<Body> {
         let body = ::http::Response::<Body>::from(response).into_body();
         Drain::new(body, crate::http::DRAIN_LIMIT)
+    }
+
+    fn keep(&self, response: &mut Response, kept: Kept) {
+        response.extensions_mut().insert(kept);
     }
 
     fn attach(&self, response: &mut Response, report: Report) {

@@ -13,14 +13,14 @@ use http_body::Body;
 
 use super::errors::no_less;
 use super::{
-    Drain, Idempotent, Quota, classify_error, is_idempotent, provably_not_sent, quota, replay, server_hint,
-    status_verdict,
+    Drain, Idempotent, Quota, classify_error, is_idempotent, provably_not_sent, quota, replay,
+    server_hint, status_verdict,
 };
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
 use crate::error::{BoxError, Boxed, Cause, Error};
 use crate::keyed::Key;
-use crate::pipeline::Protocol;
+use crate::pipeline::{Kept, Protocol};
 use crate::report::Report;
 use crate::throttle::Priority;
 use crate::verdict::{Classify, Kind, Processed, Verdict};
@@ -294,6 +294,10 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
 
     fn discard(&self, response: Response<R>) -> Drain<R> {
         Drain::new(response.into_body(), DRAIN_LIMIT)
+    }
+
+    fn keep(&self, response: &mut Response<R>, kept: Kept) {
+        response.extensions_mut().insert(kept);
     }
 
     fn attach(&self, response: &mut Response<R>, report: Report) {

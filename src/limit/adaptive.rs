@@ -154,8 +154,8 @@ impl Bounds {
     }
 }
 
-/// Grows by one for each limit's worth of good answers, and shrinks by a tenth when attempts are
-/// dropped: additive increase, multiplicative decrease (Chiu and Jain, 1989).
+/// Grows by one for each limit's worth of good answers, and shrinks by three tenths (by more
+/// while it is far from being reached) when attempts are dropped: additive increase, multiplicative decrease (Chiu and Jain, 1989).
 ///
 /// It looks at drops only: timeouts, and refusals because of overload. So it finds the point where
 /// the service begins to fail, which is later than where it begins to queue; [`Gradient`] looks at
@@ -226,7 +226,7 @@ impl Limit for Aimd {
             return;
         }
         if sample.began_after(self.decreased) {
-            self.limit = self.bounds.keep(self.limit * AFTER_DROP);
+            self.limit = self.bounds.keep(after_drop(self.limit, sample.in_flight));
             self.decreased = Some(sample.now);
         }
     }
@@ -251,7 +251,7 @@ impl Limit for Aimd {
 /// ```
 ///
 /// The root is the queue it allows, so that it goes on looking for more. A drop ends the round at
-/// once with a tenth less.
+/// once with three tenths less.
 ///
 /// The quiet latency is the least average of a round. Left alone it would never learn that the way
 /// to the service has become longer; averaged over time, it would take a standing queue for the
@@ -369,7 +369,7 @@ impl Limit for Gradient {
             return;
         }
         if sample.dropped {
-            self.limit = self.bounds.keep(self.limit * AFTER_DROP);
+            self.limit = self.bounds.keep(after_drop(self.limit, sample.in_flight));
             return self.begin_round(sample.now);
         }
         // An answer in no time came from nowhere, and would make every other one slow.
@@ -398,13 +398,21 @@ fn binds(in_flight: u32, limit: f64) -> bool {
     f64::from(in_flight) >= NEAR * limit.floor()
 }
 
+/// By three tenths. A limit far above what was in flight has nothing to say about where it failed, so
+/// that goes half of the way there as well, as TCP does with a window it didn't use (RFC 7661).
+fn after_drop(limit: f64, in_flight: u32) -> f64 {
+    let used = f64::from(in_flight).min(limit);
+    let used = if binds(in_flight, limit) { limit } else { used };
+    AFTER_DROP * (limit + used) / 2.0
+}
+
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // kept between 1 and u32::MAX
 fn whole(limit: f64) -> u32 {
     limit as u32
 }
 
-/// A gentle decrease: a limit that is a little too high fails a little, and is met again soon.
-const AFTER_DROP: f64 = 0.9;
+/// As CUBIC's (RFC 9438): less would leave a queue of work that nobody waits for any more.
+const AFTER_DROP: f64 = 0.7;
 
 /// In flight that near to the limit counts as having reached it.
 const NEAR: f64 = 0.9;
@@ -497,11 +505,23 @@ mod tests {
             for _ in 0..50 {
                 limit.sample(&Sample::new(20 * MS, 100, now).dropped(true));
             }
-            assert_eq!(limit.limit(), 90);
-            limit.sample(&Sample::new(20 * MS, 90, now + 20 * MS).dropped(true));
-            assert_eq!(limit.limit(), 90);
-            limit.sample(&Sample::new(20 * MS, 90, now + 21 * MS).dropped(true));
-            assert_eq!(limit.limit(), 81);
+            assert_eq!(limit.limit(), 70);
+            limit.sample(&Sample::new(20 * MS, 70, now + 20 * MS).dropped(true));
+            assert_eq!(limit.limit(), 70);
+            limit.sample(&Sample::new(20 * MS, 70, now + 21 * MS).dropped(true));
+            assert_eq!(limit.limit(), 49);
+        }
+    }
+
+    #[test]
+    fn a_limit_far_above_what_failed_comes_down_to_it_in_a_few_drops() {
+        for mut limit in both((1, 1000), 100) {
+            let mut now = Instant::now();
+            for left in [36, 13, 6] {
+                now += 30 * MS;
+                limit.sample(&Sample::new(20 * MS, 5, now).dropped(true));
+                assert_eq!(limit.limit(), left);
+            }
         }
     }
 

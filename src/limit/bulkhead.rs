@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::Change;
 use super::adaptive::{Fixed, Limit, Sample};
 use super::room::{Line, Machine, Next, Order, Room};
 use super::turn::Turn;
-use super::Change;
 use crate::clock::Clock;
 use crate::deadline::later;
 use crate::error::{ConfigError, Rejected};
@@ -47,6 +47,7 @@ struct Shared {
     word: Arc<Word>,
     room: Room<Places>,
     learns: bool,
+    until_body_ends: bool,
     /// Behind a lock of its own, since it may be the user's code.
     limit: Mutex<Box<dyn Limit>>,
     line: Line,
@@ -71,7 +72,7 @@ impl Bulkhead {
             order: Order::FirstIn,
             max_wait: None,
         };
-        Self::with(limit, learns, line)
+        Self::with(limit, learns, line, false)
     }
 
     /// How many may wait; the next one is refused. Zero: nobody waits. Default: as many as the
@@ -97,11 +98,16 @@ impl Bulkhead {
     fn change(self, change: impl FnOnce(&mut Line)) -> Self {
         let mut line = self.shared.line;
         change(&mut line);
+        let Shared {
+            learns,
+            until_body_ends,
+            ..
+        } = *self.shared;
         let limit = lock(&self.shared.limit).fresh();
-        Self::with(limit, self.shared.learns, line)
+        Self::with(limit, learns, line, until_body_ends)
     }
 
-    fn with(limit: Box<dyn Limit>, learns: bool, line: Line) -> Self {
+    fn with(limit: Box<dyn Limit>, learns: bool, line: Line, until_body_ends: bool) -> Self {
         let word = Arc::new(Word {
             state: AtomicU64::new(limit_bits(&*limit)),
             hold: AtomicU64::new(0),
@@ -112,10 +118,25 @@ impl Bulkhead {
                 word,
                 room: Room::new(places, line),
                 learns,
+                until_body_ends,
                 limit: Mutex::new(limit),
                 line,
             }),
         }
+    }
+
+    /// A permit is held until the response's body has been read to its end or dropped, not only until
+    /// its head has come. Takes [`PermitLayer`](crate::tower::PermitLayer) outside the pipeline; without
+    /// it, and with reqwest, the permit goes when the response's `extensions` do. Default: until the
+    /// attempt ends.
+    #[must_use]
+    pub fn until_body_ends(self) -> Self {
+        let limit = lock(&self.shared.limit).fresh();
+        Self::with(limit, self.shared.learns, self.shared.line, true)
+    }
+
+    pub(crate) fn holds_bodies(&self) -> bool {
+        self.shared.until_body_ends
     }
 
     /// Checks the settings.
@@ -246,6 +267,10 @@ impl Gate for Bulkhead {
 
     fn settle(&self, place: Place, outcome: &mut Outcome<'_>) -> Option<event::Change> {
         self.shared.release();
+        self.note(&place, outcome)
+    }
+
+    fn note(&self, place: &Place, outcome: &mut Outcome<'_>) -> Option<event::Change> {
         let latency = outcome.latency?;
         let kind = outcome.verdict.kind();
         let dropped = outcome.timed_out || kind == Kind::Overloaded;
@@ -605,8 +630,8 @@ mod tests {
     fn timeouts_and_overload_shrink_a_learned_limit_and_nothing_else_does() {
         let (clock, rng) = (Clock::default(), Rng::default());
         for (kind, timed_out, limit) in [
-            (Kind::Overloaded, false, 9),
-            (Kind::Transient, true, 9),
+            (Kind::Overloaded, false, 3),
+            (Kind::Transient, true, 3),
             (Kind::Transient, false, 10),
             (Kind::RateLimited, false, 10),
             (Kind::RequestFault, false, 10),

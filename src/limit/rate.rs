@@ -7,10 +7,10 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::Change;
 use super::gcra::{Gcra, LAST};
 use super::room::{Line, Machine, Next, Order, Room};
 use super::turn::Turn;
-use super::Change;
 use crate::clock::Clock;
 use crate::deadline::later;
 use crate::error::{ConfigError, Reason, Rejected};

@@ -1,5 +1,6 @@
 //! What stands in front of every attempt, and what a call holds of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::breaker::Breaker;
@@ -162,10 +163,7 @@ impl Passes {
             return (WaitReason::Window, answer);
         }
         // Last of those that can take time: its tokens are for now.
-        (
-            WaitReason::RateLimit,
-            enter(self.rate_limit.as_mut(), ask),
-        )
+        (WaitReason::RateLimit, enter(self.rate_limit.as_mut(), ask))
     }
 
     /// The attempt begins.
@@ -185,11 +183,22 @@ impl Passes {
     pub(super) fn settle(&mut self, outcome: &mut Outcome<'_>) -> [Option<Change>; 5] {
         [
             settle(self.throttle.as_mut(), outcome),
-            settle(self.bulkhead.as_mut(), outcome),
+            match &mut self.bulkhead {
+                Some(bulkhead) if bulkhead.gate().holds_bodies() => bulkhead.note(outcome),
+                bulkhead => settle(bulkhead.as_mut(), outcome),
+            },
             settle(self.window.as_mut(), outcome),
             settle(self.rate_limit.as_mut(), outcome),
             settle(self.breaker.as_mut(), outcome),
         ]
+    }
+
+    /// The permit that goes on with a response's body.
+    pub(super) fn take_kept(&mut self) -> Option<Kept> {
+        let pass = self.bulkhead.take_if(|bulkhead| bulkhead.has_ticket())?;
+        Some(Kept {
+            _pass: Arc::new(pass),
+        })
     }
 
     /// Gives back whatever is held.
@@ -209,9 +218,8 @@ impl Passes {
 
     /// For how long asking again is of no use, and who says so.
     pub(super) fn closed(&self, now: Instant) -> Option<(Duration, WaitReason)> {
-        let of = |until: Option<Instant>, reason| {
-            Some((until?.saturating_duration_since(now), reason))
-        };
+        let of =
+            |until: Option<Instant>, reason| Some((until?.saturating_duration_since(now), reason));
         let breaker = self.breaker.as_ref();
         let window = self.window.as_ref();
         let rate_limit = self.rate_limit.as_ref();
@@ -229,8 +237,18 @@ impl Passes {
                 WaitReason::RateLimit,
             ),
         ];
-        closed.into_iter().flatten().max_by_key(|(length, _)| *length)
+        closed
+            .into_iter()
+            .flatten()
+            .max_by_key(|(length, _)| *length)
     }
+}
+
+/// A permit on its way with a response; see
+/// [`Bulkhead::until_body_ends`]. Dropping the last clone gives it back.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    _pass: Arc<Pass<Bulkhead>>,
 }
 
 #[inline]

@@ -41,7 +41,7 @@ use crate::window::Window;
 use gates::Gates;
 
 pub use call::Call;
-pub use gates::Scope;
+pub use gates::{Kept, Scope};
 pub use operation::{Closure, Operation};
 pub use protocol::Protocol;
 

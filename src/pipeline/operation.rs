@@ -9,6 +9,7 @@ use crate::attempt::Attempt;
 use crate::deadline::Deadline;
 use crate::http::Quota;
 use crate::keyed::Key;
+use crate::pipeline::Kept;
 use crate::report::Report;
 use crate::throttle::Priority;
 use crate::verdict::{Classify, Verdict};
@@ -61,6 +62,9 @@ pub trait Operation {
 
     /// Clears a rejected value away, such as by reading the rest of a response.
     fn discard(&mut self, value: Self::Value) -> Self::Discard;
+
+    /// Leaves a permit with a value, if the value can hold it. Dropped, it is given back.
+    fn keep(&self, value: &mut Self::Value, kept: Kept);
 
     /// Attaches the report to a value on its way to the caller, if the value can hold it.
     fn attach(&self, value: &mut Self::Value, report: impl FnOnce() -> Report);
@@ -132,6 +136,8 @@ where
     fn discard(&mut self, _: T) -> Ready<()> {
         std::future::ready(())
     }
+
+    fn keep(&self, _: &mut T, _: Kept) {}
 
     fn attach(&self, _: &mut T, _: impl FnOnce() -> Report) {}
 }

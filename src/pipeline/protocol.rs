@@ -6,8 +6,9 @@ use std::time::SystemTime;
 
 use crate::attempt::Attempt;
 use crate::deadline::Deadline;
-use crate::keyed::Key;
 use crate::http::{HttpErrors, Quota};
+use crate::keyed::Key;
+use crate::pipeline::Kept;
 use crate::report::Report;
 use crate::throttle::Priority;
 use crate::verdict::{By, EveryError};
@@ -141,6 +142,12 @@ pub trait Protocol<Q, S> {
         let _ = (request, attempt);
     }
 
+    /// Leaves a permit with a response; see [`Bulkhead::until_body_ends`](crate::Bulkhead::until_body_ends).
+    /// Default: it is given back.
+    fn keep(&self, response: &mut S, kept: Kept) {
+        let _ = (response, kept);
+    }
+
     /// Attaches the report to a response on its way to the caller. Default: it goes without.
     fn attach(&self, response: &mut S, report: Report) {
         let _ = (response, report);
@@ -210,6 +217,10 @@ macro_rules! forward {
 
             fn prepare(&self, request: &mut Q, attempt: &Attempt) {
                 C::prepare(self, request, attempt);
+            }
+
+            fn keep(&self, response: &mut S, kept: Kept) {
+                C::keep(self, response, kept);
             }
 
             fn attach(&self, response: &mut S, report: Report) {

@@ -13,6 +13,7 @@ use crate::deadline::{Deadline, later};
 use crate::error::{Cause, Elapsed, Error, Limit, Reason, Rejected};
 use crate::event::{Change, Event, tell};
 use crate::gate::{self, Answer, Ask, Gate};
+use crate::keyed::Key;
 use crate::pipeline::Policies;
 use crate::pipeline::gates::Passes;
 use crate::pipeline::operation::Operation;
@@ -24,6 +25,8 @@ use crate::verdict::{Hint, Verdict};
 /// What a call remembers from poll to poll.
 #[derive(Debug)]
 pub(super) struct State {
+    /// The number events know the call by; zero while there was none.
+    call: u64,
     /// Attempts begun.
     pub(super) number: u32,
     /// When the call began; unread while nothing needed it.
@@ -39,8 +42,6 @@ pub(super) struct State {
 /// What a call remembers once it did not simply succeed.
 #[derive(Debug)]
 struct Story {
-    /// The number events know the call by; zero while there was none.
-    call: u64,
     /// The wait before the next attempt, and its end.
     wait: Option<(Wait, Instant)>,
     /// Since when it waits in line, if it does.
@@ -74,6 +75,7 @@ pub(super) struct Moment(pub(super) Option<Instant>);
 impl State {
     pub(super) const fn new() -> Self {
         Self {
+            call: 0,
             number: 0,
             began: None,
             sent: None,
@@ -120,22 +122,40 @@ impl State {
             return Entry::Go;
         }
         if self.passes.is_none() {
-            let passes = policies.gates.passes(operation.key(), || now.read(policies));
+            let passes = policies
+                .gates
+                .passes(operation.key(), || now.read(policies));
             let overflow = self.passes.insert(passes).overflow;
-            self.tell_change(overflow.map(Change::Keyed), policies);
+            self.tell_change(overflow.map(Change::Keyed), self.number + 1, policies);
         }
         let passes = self.passes.as_mut().expect("made above");
-        let mut ask = ask(operation, policies, self.deadline, self.number + 1, waker, now);
+        let mut ask = ask(
+            operation,
+            policies,
+            self.deadline,
+            self.number + 1,
+            waker,
+            now,
+        );
+        let latest = ask.latest;
         let (reason, answer) = passes.enter(&mut ask);
         now.0 = ask.moment;
         match answer {
             Answer::Go(()) => {
-                if self.story.as_ref().is_some_and(|story| story.parked.is_some()) {
+                if self
+                    .story
+                    .as_ref()
+                    .is_some_and(|story| story.parked.is_some())
+                {
                     self.unpark(policies, now);
                 }
                 Entry::Go
             }
-            Answer::Wait(until) => self.park(reason, until, policies, now),
+            Answer::Wait(until) => {
+                // At the latest moment it has to be asked again, to be refused.
+                let until = until.into_iter().chain(latest).min();
+                self.park(reason, until, policies, now)
+            }
             Answer::Refuse(rejected) => self.refused(rejected, policies, now),
         }
     }
@@ -152,15 +172,25 @@ impl State {
         if self.is_past_deadline(policies, now) {
             return Entry::Refused(self.past_deadline());
         }
-        let breaker = self.passes.as_mut().and_then(|passes| passes.breaker.as_mut());
+        let breaker = self
+            .passes
+            .as_mut()
+            .and_then(|passes| passes.breaker.as_mut());
         let Some(breaker) = breaker else {
             return Entry::Go;
         };
-        let mut ask = ask(operation, policies, self.deadline, self.number + 1, waker, now);
+        let mut ask = ask(
+            operation,
+            policies,
+            self.deadline,
+            self.number + 1,
+            waker,
+            now,
+        );
         let answer = breaker.ask(&mut ask);
         now.0 = ask.moment;
         if let news @ Some(_) = breaker.news() {
-            self.tell_change(news, policies);
+            self.tell_change(news, self.number + 1, policies);
         }
         match answer {
             Answer::Go(()) | Answer::Wait(_) => Entry::Go,
@@ -187,15 +217,16 @@ impl State {
             }
         }
         self.began.get_or_insert(at);
-        let attempt = self.number + 1;
+        let (attempt, key) = (self.number + 1, self.key());
         let story = self.story.get_or_insert_with(|| Story::new(policies));
         if story.parked.is_none() {
             story.parked = Some(at);
             let wait = until.map(|until| until.saturating_duration_since(at));
             let observer = policies.observer.as_deref();
-            tell(observer, &mut story.call, |call| Event::Parked {
+            tell(observer, &mut self.call, |call| Event::Parked {
                 call,
                 attempt,
+                key,
                 reason,
                 wait,
             });
@@ -232,19 +263,20 @@ impl State {
         let left = retry_at.map(|then| then.saturating_duration_since(at));
         let room = self.deadline.map(|end| end.left(at));
         let room = room.map(|left| left.saturating_sub(policies.min_time_left));
-        let attempt = self.number + 1;
+        let (attempt, key) = (self.number + 1, self.key());
         let observer = policies.observer.as_deref();
         let story = self.story.get_or_insert_with(|| Story::new(policies));
         if reason == Reason::BreakerOpen && self.number > 0 {
-            if let Some(length) = left.filter(|left| room.is_some_and(|room| *left < room)) {
+            if let Some(length) = left.filter(|left| room.is_none_or(|room| *left < room)) {
                 // Never at once, or a full half-open breaker would make a hot loop.
                 let length = length.max(LEAST_BREAKER_WAIT);
                 let reason = WaitReason::Breaker;
                 story.wait = Some((Wait { length, reason }, later(at, length)));
                 story.report.parked = story.report.parked.saturating_add(length);
-                tell(observer, &mut story.call, |call| Event::Parked {
+                tell(observer, &mut self.call, |call| Event::Parked {
                     call,
                     attempt,
+                    key,
                     reason,
                     wait: Some(length),
                 });
@@ -253,9 +285,10 @@ impl State {
         }
         story.report.retry_after = left;
         story.report.retry_at = retry_at;
-        tell(observer, &mut story.call, |call| Event::Reject {
+        tell(observer, &mut self.call, |call| Event::Reject {
             call,
             attempt,
+            key,
             reason,
             retry_after: left,
         });
@@ -347,7 +380,9 @@ impl State {
     ) -> bool {
         let at = now.read(policies);
         let began = *self.began.get_or_insert(at);
-        self.story.get_or_insert_with(|| Story::new(policies)).previous = Some(verdict);
+        self.story
+            .get_or_insert_with(|| Story::new(policies))
+            .previous = Some(verdict);
         let hint = match verdict.server_hint() {
             Some(Hint::After(length)) => Some(length),
             Some(Hint::At(moment)) => Some(until(moment, policies.clock.wall())),
@@ -383,7 +418,7 @@ impl State {
             Decision::Again { wait, withdrawal } => {
                 story.withdrawal = withdrawal;
                 story.wait = Some((wait, later(at, wait.length())));
-                tell(observer, &mut story.call, |call| Event::Retry {
+                tell(observer, &mut self.call, |call| Event::Retry {
                     call,
                     attempt,
                     verdict,
@@ -396,7 +431,7 @@ impl State {
                 story.report.stop = Some(stop);
                 story.report.retry_after = wait;
                 story.report.retry_at = wait.and_then(|wait| at.checked_add(wait));
-                tell(observer, &mut story.call, |call| Event::Stop {
+                tell(observer, &mut self.call, |call| Event::Stop {
                     call,
                     attempt,
                     verdict,
@@ -407,6 +442,10 @@ impl State {
                 (None, false)
             }
         };
+        if let Some(passes) = self.passes.as_mut().filter(|_| follows) {
+            // A body that nobody will read needs no permit.
+            passes.give_back();
+        }
         story.report.push(Failure {
             number: self.number,
             verdict,
@@ -441,7 +480,7 @@ impl State {
         let verdict = Verdict::transient();
         let mut outcome = self::outcome(verdict, None, latency, policies, now);
         let change = window.settle(&mut outcome);
-        self.tell_change(change, policies);
+        self.tell_change(change, self.number, policies);
     }
 
     /// Tells every gate how the attempt ended.
@@ -483,24 +522,26 @@ impl State {
             window.hear(&mut outcome)
         });
         for change in changes.into_iter().chain([heard]) {
-            self.tell_change(change, policies);
+            self.tell_change(change, self.number, policies);
         }
     }
 
-    fn tell_change(&mut self, change: Option<Change>, policies: &Policies) {
-        let Some(change) = change else {
+    fn tell_change(&mut self, change: Option<Change>, attempt: u32, policies: &Policies) {
+        let (Some(change), key) = (change, self.key()) else {
             return;
         };
-        let (mut unknown, attempt) = (0, self.number.max(1));
-        let call = match &mut self.story {
-            Some(story) => &mut story.call,
-            None => &mut unknown,
-        };
-        tell(policies.observer.as_deref(), call, |call| Event::Changed {
+        let observer = policies.observer.as_deref();
+        tell(observer, &mut self.call, |call| Event::Changed {
             call,
             attempt,
+            key,
             change,
         });
+    }
+
+    /// Which service the call goes to, where that was asked for.
+    fn key(&self) -> Option<Key> {
+        self.passes.as_ref()?.key
     }
 
     /// Gives the caller the last outcome, unchanged.
@@ -513,6 +554,9 @@ impl State {
     ) -> Result<O::Value, Error<O::Error>> {
         match outcome {
             Outcome::Returned(Ok(mut value)) => {
+                if let Some(kept) = self.passes.as_mut().and_then(Passes::take_kept) {
+                    operation.keep(&mut value, kept);
+                }
                 if self.story.is_some() {
                     operation.attach(&mut value, || self.report(policies, now));
                 }
@@ -540,10 +584,8 @@ impl State {
         self.unpark(policies, now);
         self.passes = None;
         let story = self.story.take();
-        let mut report = story.map_or_else(Report::new, |mut story| {
-            story.report.call = story.call;
-            story.report
-        });
+        let mut report = story.map_or_else(Report::new, |story| story.report);
+        report.call = self.call;
         report.attempts = self.number;
         report.elapsed = match self.began {
             Some(began) => now.read(policies).saturating_duration_since(began),
@@ -569,7 +611,6 @@ impl State {
 impl Story {
     fn new(policies: &Policies) -> Box<Self> {
         Box::new(Self {
-            call: 0,
             wait: None,
             parked: None,
             withdrawal: None,

@@ -59,8 +59,13 @@ async fn promise_2_attempts_share_one_deadline() {
     every_way(async |way| {
         let scene = way.against([Reply::stall()]).await;
         let patient = evenkeel::Retry::constant(ms(1)).max_attempts(1000);
-        let scene =
-            scene.with(|pipeline| pipeline.no_window().deadline(ms(100)).timeout(ms(30)).retry(patient));
+        let scene = scene.with(|pipeline| {
+            pipeline
+                .no_window()
+                .deadline(ms(100))
+                .timeout(ms(30))
+                .retry(patient)
+        });
         let outcome = scene.get().await;
         let report = outcome.report.as_ref().expect("every error has one");
         // Whichever of the two the last attempt met: no other could follow it.

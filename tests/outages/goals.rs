@@ -6,7 +6,11 @@ use crate::scenarios::{S0, S0E, S0P, S1, S2, S3, S6, Scenario};
 use crate::{fleet, oracle};
 
 /// Without optimisation a run takes seconds.
-const SEEDS: std::ops::RangeInclusive<u64> = if cfg!(debug_assertions) { 41..=41 } else { 41..=45 };
+const SEEDS: std::ops::RangeInclusive<u64> = if cfg!(debug_assertions) {
+    41..=41
+} else {
+    41..=45
+};
 
 #[test]
 fn in_an_outage_the_window_only_probes_and_is_back_at_once() {
@@ -25,7 +29,10 @@ fn in_an_overload_the_window_sends_what_can_be_answered() {
     assert!(mean(|it| it.worst) <= 2.0);
 
     let (_, retries) = played(&S2, &policies::retries());
-    assert!(retries(|it| it.after) < 0.2, "retries alone collapse for good");
+    assert!(
+        retries(|it| it.after) < 0.2,
+        "retries alone collapse for good"
+    );
 }
 
 #[test]
@@ -51,13 +58,19 @@ fn in_calm_weather_the_window_is_not_felt() {
 
 /// The share of what an omniscient client wins, and means over the seeds.
 #[allow(clippy::cast_precision_loss)]
-fn played(scenario: &Scenario, policy: &Policy) -> (f64, impl Fn(fn(&Measures) -> f64) -> f64 + use<>) {
+fn played(
+    scenario: &Scenario,
+    policy: &Policy,
+) -> (f64, impl Fn(fn(&Measures) -> f64) -> f64 + use<>) {
     let seeds: Vec<u64> = SEEDS.collect();
     let runs: Vec<Measures> = seeds
         .iter()
         .map(|seed| measure(&fleet::run(scenario, *seed, policy)))
         .collect();
-    let best: u64 = seeds.iter().map(|seed| oracle::run(scenario, *seed).0).sum();
+    let best: u64 = seeds
+        .iter()
+        .map(|seed| oracle::run(scenario, *seed).0)
+        .sum();
     let won: u64 = runs.iter().map(|run| run.won).sum();
     let count = runs.len() as f64;
     let mean = move |of: fn(&Measures) -> f64| runs.iter().map(of).sum::<f64>() / count;

@@ -106,14 +106,18 @@ pub(crate) fn throttle() -> Policy {
 /// A limit learned by additive increase and multiplicative decrease, and a budget.
 pub(crate) fn aimd() -> Policy {
     Policy::new("budget, AIMD", |client, _| {
-        with_budget(client).bulkhead(Bulkhead::adaptive(Aimd::new()).queue(200))
+        with_budget(client)
+            .bulkhead(Bulkhead::adaptive(Aimd::new()).queue(200))
+            .min_time_left(Duration::from_millis(700))
     })
 }
 
 /// A limit learned from latency, and a budget.
 pub(crate) fn gradient() -> Policy {
     Policy::new("budget, gradient", |client, _| {
-        with_budget(client).bulkhead(Bulkhead::adaptive(Gradient::new()).queue(200))
+        with_budget(client)
+            .bulkhead(Bulkhead::adaptive(Gradient::new()).queue(200))
+            .min_time_left(Duration::from_millis(700))
     })
 }
 
