@@ -101,6 +101,17 @@ pub enum Event {
         /// The budget, if there is one.
         budget: Option<Snapshot>,
     },
+    /// A policy that only watches would have refused an attempt, which goes nevertheless.
+    WouldReject {
+        /// The call: the same number for all events of one call, unique in this process.
+        call: u64,
+        /// The number of the attempt, from 1.
+        attempt: u32,
+        /// The service that the call goes to, where policies are kept per key.
+        key: Option<Key>,
+        /// Why it would have been refused.
+        reason: Reason,
+    },
 }
 
 impl Event {
@@ -112,7 +123,8 @@ impl Event {
             | Self::Parked { call, .. }
             | Self::Reject { call, .. }
             | Self::Retry { call, .. }
-            | Self::Stop { call, .. } => *call,
+            | Self::Stop { call, .. }
+            | Self::WouldReject { call, .. } => *call,
         }
     }
 
@@ -124,7 +136,8 @@ impl Event {
             | Self::Parked { attempt, .. }
             | Self::Reject { attempt, .. }
             | Self::Retry { attempt, .. }
-            | Self::Stop { attempt, .. } => *attempt,
+            | Self::Stop { attempt, .. }
+            | Self::WouldReject { attempt, .. } => *attempt,
         }
     }
 
@@ -132,7 +145,10 @@ impl Event {
     #[must_use]
     pub const fn verdict(&self) -> Option<Verdict> {
         match self {
-            Self::Changed { .. } | Self::Parked { .. } | Self::Reject { .. } => None,
+            Self::Changed { .. }
+            | Self::Parked { .. }
+            | Self::Reject { .. }
+            | Self::WouldReject { .. } => None,
             Self::Retry { verdict, .. } | Self::Stop { verdict, .. } => Some(*verdict),
         }
     }
@@ -176,6 +192,7 @@ pub(crate) fn tell(
     }
 }
 
+#[allow(clippy::too_many_lines)] // one arm for each event
 fn trace(event: &Event) {
     match event {
         Event::Changed {
@@ -265,6 +282,21 @@ fn trace(event: &Event) {
                 "budget" = budget.map(|budget| budget.available),
             },
             "attempt failed, giving up"
+        ),
+        Event::WouldReject {
+            call,
+            attempt,
+            reason,
+            ..
+        } => tracing::event!(
+            target: TARGET,
+            tracing::Level::DEBUG,
+            {
+                "call" = call,
+                "http.request.resend_count" = attempt - 1,
+                "reason" = %reason,
+            },
+            "attempt would be refused"
         ),
     }
 }

@@ -6,8 +6,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
-pub(crate) use crate::error::Rejected as Refusal;
-use crate::error::Rejected;
+use crate::error::{Reason, Rejected};
 use crate::event::Change;
 use crate::http::Quota;
 use crate::rng::Rng;
@@ -48,6 +47,12 @@ pub(crate) trait Gate: Clone {
 
     /// What the ask that gave this ticket changed, if it changed anything.
     fn news(ticket: &Self::Ticket) -> Option<Change> {
+        let _ = ticket;
+        None
+    }
+
+    /// Why the attempt would have been refused by a gate that only watches.
+    fn would_refuse(ticket: &Self::Ticket) -> Option<Reason> {
         let _ = ticket;
         None
     }
@@ -167,6 +172,11 @@ impl<G: Gate> Pass<G> {
     /// What the ask that gave it its ticket changed.
     pub(crate) fn news(&self) -> Option<Change> {
         self.ticket.as_ref().and_then(G::news)
+    }
+
+    /// Why it would have no ticket, if the gate did more than watch.
+    pub(crate) fn would_refuse(&self) -> Option<Reason> {
+        self.ticket.as_ref().and_then(G::would_refuse)
     }
 
     /// The attempt that held the ticket ended.

@@ -607,7 +607,11 @@ fn the_first_cooldown_is_a_second_give_or_take_a_half_and_later_ones_at_most_fiv
             now += length;
             assert!(
                 breaker
-                    .try_acquire(now - Duration::from_nanos(1), &rng)
+                    .try_acquire(
+                        now.checked_sub(Duration::from_nanos(1))
+                            .expect("a moment before"),
+                        &rng
+                    )
                     .is_err()
             );
             let probe = breaker.try_acquire(now, &rng).expect("its time is over");
@@ -615,6 +619,34 @@ fn the_first_cooldown_is_a_second_give_or_take_a_half_and_later_ones_at_most_fiv
                 .record(Verdict::transient(), now, &rng)
                 .expect("reopened");
         }
+    }
+}
+
+#[test]
+fn the_cooldown_begins_anew_after_just_so_much_health() {
+    const NANO: Duration = Duration::from_nanos(1);
+    for (health, cooldown) in [
+        (ms(60_000).saturating_sub(NANO), ms(2_000)),
+        (ms(60_000), ms(1_000)),
+    ] {
+        let (rng, begun) = (Rng::seeded(1), Instant::now());
+        let breaker = Breaker::new()
+            .cooldown(
+                Backoff::exponential(ms(1_000))
+                    .max_delay(ms(8_000))
+                    .jitter(Jitter::None),
+            )
+            .forget_after(ms(60_000))
+            .ramp(Duration::ZERO);
+        trip(&breaker, begun, &rng);
+        let closed = begun + ms(1_000);
+        let probe = breaker.try_acquire(closed, &rng).unwrap();
+        assert_eq!(
+            probe.record(Verdict::success(), closed, &rng).unwrap().to,
+            State::Closed
+        );
+        let change = trip(&breaker, closed + health, &rng);
+        assert_eq!(change.retry_after, Some(cooldown));
     }
 }
 
@@ -763,7 +795,11 @@ fn a_snapshot_carries_state_and_open_time_to_another_process() {
         (1, 1, saved.retry_after)
     );
     let until = elsewhere + saved.retry_after.unwrap();
-    assert!(other.try_acquire(until - ms(1), &rng).is_err());
+    assert!(
+        other
+            .try_acquire(until.checked_sub(ms(1)).expect("a moment before"), &rng)
+            .is_err()
+    );
     let probe = other.try_acquire(until, &rng).expect("half-open");
     // The cooldown has grown by the trip before.
     let change = probe.record(Verdict::transient(), until, &rng).unwrap();
@@ -808,6 +844,10 @@ fn every_wrong_setting_is_named() {
         (
             Breaker::new().cooldown(Backoff::exponential(ms(2)).max_delay(ms(1))),
             "backoff.max_delay",
+        ),
+        (
+            Breaker::new().cooldown(Backoff::custom(|| std::iter::repeat(ms(1)))),
+            "breaker.cooldown",
         ),
     ];
     for (breaker, field) in wrong {
@@ -857,9 +897,10 @@ fn no_outcome_is_lost_or_counted_twice_on_real_threads() {
     for by_calls in [false, true] {
         let (t0, rng) = (Instant::now(), Rng::default());
         let breaker = Breaker::new().consecutive_failures(None);
-        let breaker = match by_calls {
-            true => breaker.window_of_calls(60_000).min_calls(60_000),
-            false => breaker.min_calls(u32::MAX),
+        let breaker = if by_calls {
+            breaker.window_of_calls(60_000).min_calls(60_000)
+        } else {
+            breaker.min_calls(u32::MAX)
         };
         let _ = breaker.snapshot(t0);
         let start = Barrier::new(THREADS);

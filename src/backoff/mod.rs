@@ -136,6 +136,11 @@ impl Backoff {
         self
     }
 
+    /// Whether delays come from the user's own code.
+    pub(crate) const fn is_custom(&self) -> bool {
+        matches!(self.shape, Shape::Custom(_))
+    }
+
     /// Checks the settings.
     ///
     /// # Errors

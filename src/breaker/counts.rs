@@ -7,7 +7,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, thread_index};
 use super::recent::Recent;
 use super::report::Why;
 use super::settings::{Rules, Window};
-use super::sliding::{BUCKETS, Buckets, Scale, Sum};
+use super::sliding::{BUCKETS, Buckets, Place, Spot, Sum};
 
 /// The counters of one breaker.
 ///
@@ -66,39 +66,60 @@ impl Counts {
         // The buckets' places depend on the generation.
     }
 
-    /// Counts an outcome. `now` is called only if the window is one of time.
-    #[inline]
+    /// Counts an outcome. `spot` is called only if the window is one of time.
     pub(super) fn add(
         &self,
         rules: &Rules,
         generation: u64,
         failed: bool,
         slow: bool,
-        now: impl FnOnce() -> u64,
+        spot: impl FnOnce() -> Spot,
     ) {
-        if let Some(limit) = rules.in_row {
-            self.add_to_streak(generation, failed, limit);
+        if failed {
+            self.change_streak(rules, generation, true);
+        } else {
+            self.end_streak(rules, generation);
         }
         if let Some(recent) = &self.recent {
             recent.add(generation, failed, slow);
-        } else if let Some(scale) = rules.scale {
-            let place = scale.place(generation, now());
-            match self.stripes.get() {
-                Some(stripes) => {
-                    let mine = &stripes[thread_index() & (stripes.len() - 1)];
-                    mine.0.add(place, failed);
-                }
-                None if self.buckets.add(place, failed) => self.clashed(),
-                None => {}
-            }
+        } else if rules.counts_by_time {
+            let place = spot().of(generation);
+            self.add_at(place, failed);
             if let Some(buckets) = self.slow.as_ref().filter(|_| slow) {
                 buckets.add(place, false);
             }
         }
     }
 
+    /// A success, where the window isn't one of time.
+    #[inline]
+    pub(super) fn add_good(&self, generation: u64) {
+        if let Some(recent) = &self.recent {
+            recent.add_good(generation);
+        }
+    }
+
+    /// Counts an outcome in the window of time.
+    #[inline]
+    pub(super) fn add_at(&self, place: Place, failed: bool) {
+        match self.stripes.get() {
+            Some(stripes) => add_to_own(stripes, place, failed),
+            None if self.buckets.add(place, failed) => self.clashed(),
+            None => {}
+        }
+    }
+
+    /// A success ends the failures in a row. After successes it writes nothing.
+    #[inline]
+    pub(super) fn end_streak(&self, rules: &Rules, generation: u64) {
+        // Zero too where no rule looks at it.
+        if self.streak.load(Ordering::Relaxed) & STREAK != 0 {
+            self.change_streak(rules, generation, false);
+        }
+    }
+
     /// Which rule is broken. To be asked after every bad outcome: good ones break none.
-    pub(super) fn broken(&self, rules: &Rules, generation: u64, now: u64) -> Option<Why> {
+    pub(super) fn broken(&self, rules: &Rules, generation: u64, now: Spot) -> Option<Why> {
         // Two that fail at once must not both miss the other.
         fence(Ordering::SeqCst);
         let tally = self.tally(rules, generation, now);
@@ -121,11 +142,11 @@ impl Counts {
         }
     }
 
-    pub(super) fn tally(&self, rules: &Rules, generation: u64, now: u64) -> Tally {
-        let (sum, slow) = match (&self.recent, rules.scale) {
-            (Some(recent), _) => recent.sum(),
-            (None, Some(scale)) => self.within(scale, generation, now),
-            (None, None) => (Sum::default(), 0),
+    pub(super) fn tally(&self, rules: &Rules, generation: u64, now: Spot) -> Tally {
+        let (sum, slow) = match &self.recent {
+            Some(recent) => recent.sum(),
+            None if rules.counts_by_time => self.within(generation, now),
+            None => (Sum::default(), 0),
         };
         let streak = self.streak.load(Ordering::Relaxed);
         let current = streak & !STREAK == streak_of(generation);
@@ -139,8 +160,8 @@ impl Counts {
         }
     }
 
-    fn within(&self, scale: Scale, generation: u64, now: u64) -> (Sum, u64) {
-        let (end, mut sum, mut slow) = (scale.place(generation, now), Sum::default(), 0);
+    fn within(&self, generation: u64, now: Spot) -> (Sum, u64) {
+        let (end, mut sum, mut slow) = (now.of(generation), Sum::default(), 0);
         self.buckets.sum(end, &mut sum);
         for stripe in self.stripes.get().into_iter().flatten() {
             stripe.0.sum(end, &mut sum);
@@ -153,18 +174,12 @@ impl Counts {
         (sum, slow)
     }
 
-    /// A success after successes writes nothing.
-    #[inline]
-    fn add_to_streak(&self, generation: u64, failed: bool, limit: u32) {
+    /// A streak that broke the rule stands, so that no success undoes a trip under way.
+    fn change_streak(&self, rules: &Rules, generation: u64, failed: bool) {
+        let limit = u64::from(rules.in_row.unwrap_or(0));
         let mut seen = self.streak.load(Ordering::Relaxed);
-        loop {
-            let in_row = seen & STREAK;
-            // A streak that broke the rule stands, so that no success undoes a trip under way.
-            let over = in_row >= u64::from(limit);
-            if (!failed && in_row == 0) || over || seen & !STREAK != streak_of(generation) {
-                return;
-            }
-            let next = if failed { seen + 1 } else { seen - in_row };
+        while seen & STREAK < limit && seen & !STREAK == streak_of(generation) {
+            let next = if failed { seen + 1 } else { seen & !STREAK };
             let swapped =
                 self.streak
                     .compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed);
@@ -182,6 +197,14 @@ impl Counts {
             self.stripes.get_or_init(|| all().collect());
         }
     }
+}
+
+/// Not inlined, so that what is inlined is short.
+#[inline(never)]
+fn add_to_own(stripes: &[Stripe], place: Place, failed: bool) {
+    stripes[thread_index() & (stripes.len() - 1)]
+        .0
+        .add(place, failed);
 }
 
 /// An empty streak.
@@ -207,3 +230,91 @@ const STREAK: u64 = u32::MAX as u64;
 const MILLION: u64 = 1_000_000;
 
 const _: () = assert!(BUCKETS * size_of::<u64>() <= size_of::<Stripe>());
+
+#[cfg(all(test, not(evenkeel_loom)))]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::breaker::settings::Settings;
+
+    #[test]
+    fn threads_in_each_others_way_get_counters_of_their_own_and_nothing_is_lost() {
+        const THREADS: usize = 4;
+        const ROUNDS: u64 = 20_000;
+        let rules = Settings::default().rules;
+        let spot = rules.scale().spot(0);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        // Whether they clash at all is up to the scheduler.
+        let patience = Instant::now() + Duration::from_secs(30);
+        loop {
+            let (counts, barrier) = (Counts::new(&rules), Barrier::new(THREADS));
+            let run = |thread: usize| {
+                barrier.wait();
+                for round in 0..ROUNDS {
+                    let failed = thread == 0 && round % 2 == 0;
+                    counts.add(&rules, 0, failed, false, || spot);
+                }
+            };
+            thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let run = &run;
+                    scope.spawn(move || run(thread));
+                }
+            });
+            let tally = counts.tally(&rules, 0, spot);
+            assert_eq!(tally.calls, THREADS as u64 * ROUNDS);
+            assert_eq!(tally.failures, ROUNDS / 2);
+            if counts.stripes.get().is_some() || cores == 1 {
+                break;
+            }
+            assert!(Instant::now() < patience, "they never clashed");
+        }
+    }
+
+    #[test]
+    fn two_threads_use_two_stripes() {
+        let rules = Settings::default().rules;
+        let (counts, spot) = (Counts::new(&rules), rules.scale().spot(0));
+        (0..CLASHES).for_each(|_| counts.clashed());
+        let stripes = counts.stripes.get().expect("clashes enough");
+        let held = |stripe: &Stripe| {
+            let mut sum = Sum::default();
+            stripe.0.sum(spot.of(0), &mut sum);
+            sum.calls
+        };
+        let used = || stripes.iter().filter(|it| held(it) > 0).count();
+        // The numbers of threads are given by turns, to other tests' threads too.
+        let mut calls = 0;
+        while used() < 2 {
+            calls += 1;
+            assert!(calls < 1_000, "all threads use one");
+            thread::scope(|scope| {
+                scope.spawn(|| counts.add(&rules, 0, false, false, || spot));
+            });
+        }
+        assert_eq!(counts.tally(&rules, 0, spot).calls, calls);
+    }
+
+    #[test]
+    fn counters_of_their_own_add_up_whichever_thread_counts() {
+        let rules = Settings::default().rules;
+        let counts = Counts::new(&rules);
+        let (now, later) = (rules.scale().spot(0), rules.scale().spot(1_000_000_000));
+        counts.add(&rules, 3, true, false, || now);
+        for _ in 0..CLASHES {
+            assert!(counts.stripes.get().is_none());
+            counts.clashed();
+        }
+        let stripes = counts.stripes.get().expect("clashes enough");
+        assert!(stripes.len() >= 2);
+        for (at, stripe) in stripes.iter().enumerate() {
+            stripe.0.add(later.of(3), at == 0);
+        }
+        let tally = counts.tally(&rules, 3, later);
+        assert_eq!((tally.calls, tally.failures), (1 + stripes.len() as u64, 2));
+        assert_eq!(counts.tally(&rules, 4, later).calls, 0);
+    }
+}

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::deadline::later;
 use crate::error::{Reason, Rejected};
 use crate::rng::Rng;
 use crate::verdict::{Hint, Verdict};
 
 use super::report::Change;
-use super::shared::{Ended, Shared, Ticket};
+use super::shared::Shared;
+use super::ticket::{Ended, Ticket};
 
 /// The right to make one call; see [`Breaker::try_acquire`](super::Breaker::try_acquire).
 ///
@@ -19,7 +21,6 @@ pub struct Permit<'a> {
     shared: &'a Shared,
     ticket: Ticket,
     begun: Instant,
-    settled: bool,
 }
 
 impl<'a> Permit<'a> {
@@ -29,7 +30,6 @@ impl<'a> Permit<'a> {
             shared,
             ticket,
             begun,
-            settled: false,
         }
     }
 
@@ -39,18 +39,14 @@ impl<'a> Permit<'a> {
     /// is a length of time; one that names a date of the wall clock doesn't.
     #[inline]
     #[allow(clippy::must_use_candidate)] // it is told for its own sake
-    pub fn record(mut self, verdict: Verdict, now: Instant, rng: &Rng) -> Option<Change> {
-        self.settled = true;
-        let hint = match verdict.server_hint() {
-            Some(Hint::After(hint)) => Some(hint),
-            _ => None,
-        };
-        let ended = Ended {
-            kind: verdict.kind(),
-            hint,
-            latency: self.shared.wants_latency().then(|| self.age(now)),
-        };
-        self.shared.settle(&self.ticket, ended, || now, rng)
+    pub fn record(self, verdict: Verdict, now: Instant, rng: &Rng) -> Option<Change> {
+        let (shared, ticket, begun) = (self.shared, self.ticket, self.begun);
+        // It isn't abandoned.
+        std::mem::forget(self);
+        if verdict.is_success() && shared.succeeded(ticket, || now) {
+            return None;
+        }
+        record_otherwise(shared, ticket, begun, &verdict, now, rng)
     }
 
     /// The change of state that acquiring made: the first probe makes the breaker half-open.
@@ -68,8 +64,9 @@ impl<'a> Permit<'a> {
     /// What the call would have got instead if the breaker did more than watch.
     #[must_use]
     pub fn would_refuse(&self) -> Option<Refused> {
-        let until = self.shared.would_refuse(&self.ticket, self.begun);
-        until.map(|retry_at| Refused { retry_at })
+        let base = self.shared.base(self.begun);
+        let until = self.ticket.would_be_refused()?;
+        Some(Refused { base, until })
     }
 
     /// How long it is out.
@@ -79,12 +76,31 @@ impl<'a> Permit<'a> {
     }
 }
 
+#[cold]
+fn record_otherwise(
+    shared: &Shared,
+    ticket: Ticket,
+    begun: Instant,
+    verdict: &Verdict,
+    now: Instant,
+    rng: &Rng,
+) -> Option<Change> {
+    let hint = match verdict.server_hint() {
+        Some(Hint::After(hint)) => Some(hint),
+        _ => None,
+    };
+    let ended = Ended {
+        kind: verdict.kind(),
+        hint,
+        latency: Some(now.saturating_duration_since(begun)),
+    };
+    shared.settle(ticket, ended, || now, rng)
+}
+
 impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {
-        if !self.settled {
-            self.shared.abandon(&self.ticket);
-        }
+        self.shared.abandon(self.ticket);
     }
 }
 
@@ -100,7 +116,9 @@ impl fmt::Debug for Permit<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("rejected: {}", Reason::BreakerOpen)]
 pub struct Refused {
-    pub(super) retry_at: Option<Instant>,
+    pub(super) base: Instant,
+    /// In nanoseconds from there.
+    pub(super) until: Option<u64>,
 }
 
 impl Refused {
@@ -108,13 +126,14 @@ impl Refused {
     /// traffic, when a call with this one's luck may go. `None` where that is up to others: while
     /// all probes are out, and while it is forced open.
     #[must_use]
-    pub const fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+    pub fn retry_at(&self) -> Option<Instant> {
+        let until = self.until.map(Duration::from_nanos);
+        until.map(|until| later(self.base, until))
     }
 }
 
 impl From<Refused> for Rejected {
     fn from(refused: Refused) -> Self {
-        Self::new(Reason::BreakerOpen, refused.retry_at)
+        Self::new(Reason::BreakerOpen, refused.retry_at())
     }
 }

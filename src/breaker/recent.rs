@@ -33,11 +33,19 @@ impl Recent {
     }
 
     /// Counts an outcome, unless it is another generation's.
-    #[inline]
     pub(super) fn add(&self, generation: u64, failed: bool, slow: bool) {
+        if failed || slow {
+            self.push(generation, u32::from(failed) | u32::from(slow) << 1);
+        } else {
+            self.add_good(generation);
+        }
+    }
+
+    /// The same for one that is neither.
+    #[inline(never)]
+    pub(super) fn add_good(&self, generation: u64) {
         // A full window of good outcomes is the same with one more of them.
-        let good = !failed && !slow;
-        if good && self.tally.load(Ordering::Relaxed) == tally_of(generation) {
+        if self.tally.load(Ordering::Relaxed) == tally_of(generation) {
             let cursor = self.cursor.load(Ordering::Relaxed);
             if cursor >> POSITION_BITS == generation & CURSOR_GENERATIONS
                 && self.filled(cursor) == self.slots.len() as u64
@@ -45,7 +53,7 @@ impl Recent {
                 return;
             }
         }
-        self.push(generation, u32::from(failed) | u32::from(slow) << 1);
+        self.push(generation, 0);
     }
 
     /// What the window holds, and how many of its calls were slow.
@@ -83,6 +91,7 @@ impl Recent {
         }
     }
 
+    #[inline(never)]
     fn push(&self, generation: u64, bits: u32) {
         let Some(position) = self.claim(generation) else {
             return;
@@ -151,6 +160,7 @@ impl Recent {
         }
     }
 
+    #[inline]
     fn filled(&self, cursor: u64) -> u64 {
         let begun = self.start.load(Ordering::Relaxed);
         let since = (cursor & POSITIONS).wrapping_sub(begun) & POSITIONS;

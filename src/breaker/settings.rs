@@ -47,8 +47,8 @@ pub(super) struct Rules {
     /// From which length a call is slow, and the share in millionths.
     pub(super) slow: Option<(Duration, u64)>,
     pub(super) window: Window,
-    /// Of a window of time that some rule looks at.
-    pub(super) scale: Option<Scale>,
+    /// Some rule looks at a window of time.
+    pub(super) counts_by_time: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,11 @@ impl Settings {
             Kind::RateLimited => CountAs::Nothing,
             Kind::RequestFault => self.request_faults,
         }
+    }
+
+    #[inline]
+    pub(super) const fn counts_cancelled(&self) -> bool {
+        !matches!(self.cancelled, CountAs::Nothing)
     }
 
     /// The same while half-open, where a refusal for quota is no proof of health.
@@ -121,6 +126,10 @@ impl Settings {
                 "must not be zero",
             ));
         }
+        if self.cooldown.is_custom() {
+            // It would run under the breaker's lock.
+            return Err(ConfigError::new("breaker.cooldown", "must not be custom"));
+        }
         self.cooldown.check()
     }
 }
@@ -132,10 +141,15 @@ impl Rules {
 
     /// To be called after every change.
     pub(super) fn prepare(&mut self) {
-        self.scale = match self.window {
-            Window::Time(length) if self.uses_window() => Some(Scale::new(length)),
-            _ => None,
-        };
+        self.counts_by_time = self.uses_window() && matches!(self.window, Window::Time(_));
+    }
+
+    /// Without a window of time, anything goes.
+    pub(super) fn scale(&self) -> Scale {
+        Scale::new(match self.window {
+            Window::Time(length) => length,
+            Window::Calls(_) => Duration::MAX,
+        })
     }
 }
 
@@ -147,7 +161,7 @@ impl Default for Settings {
             failure_ratio: Some(500_000),
             slow: None,
             window: Window::Time(Duration::from_secs(10)),
-            scale: None,
+            counts_by_time: false,
         };
         rules.prepare();
         Self {

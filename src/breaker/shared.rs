@@ -1,25 +1,26 @@
 //! One breaker's state, shared: atomics for what every call does, a lock for what few do.
 
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::backoff::count;
 use crate::deadline::later;
 use crate::rng::Rng;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
-use crate::verdict::Kind;
 
 use super::counts::Counts;
+use super::phase::{GENERATION_SHIFT, Phase, Stage};
+use super::ramp::Ramp;
 use super::report::{Change, Mode, Snapshot, State, Why};
 use super::settings::{CountAs, Settings};
-use super::state::{Admission, GENERATION_SHIFT, Machine, Opening, Phase, Ramp, Rare, Stage};
+use super::sliding::Spot;
+use super::state::{Admission, Machine, Opening, Rare};
+use super::ticket::{Ended, Role, Ticket};
+use super::time::Time;
 
 /// What a breaker has in common with those made from it: one set of settings for all keys.
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) settings: Settings,
-    /// The moment that all others are counted from: the first that one of them was told.
-    base: OnceLock<Instant>,
+    pub(super) time: Time,
 }
 
 #[derive(Debug)]
@@ -33,52 +34,12 @@ pub(super) struct Shared {
     rare: Mutex<Rare>,
 }
 
-/// The right to make one call, as plain data.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ticket {
-    generation: u64,
-    /// When the call began, where that will matter.
-    begun: u64,
-    role: Role,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Role {
-    /// Its outcome is counted.
-    Counted,
-    /// It would have been refused if the breaker did more than watch.
-    Ghost { until: Option<u64> },
-    /// Nobody cares.
-    Idle,
-    /// It decides.
-    Probe { number: u32, first: bool },
-}
-
-/// What is known of a call that ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ended {
-    pub(super) kind: Kind,
-    pub(super) hint: Option<Duration>,
-    pub(super) latency: Option<Duration>,
-}
-
 impl Common {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
+            time: Time::new(settings.rules.scale()),
             settings,
-            base: OnceLock::new(),
         }
-    }
-
-    #[inline]
-    fn nanos(&self, now: Instant) -> u64 {
-        let base = *self.base.get_or_init(|| now);
-        count(now.saturating_duration_since(base))
-    }
-
-    fn instant(&self, nanos: u64, now: Instant) -> Instant {
-        let base = *self.base.get_or_init(|| now);
-        later(base, Duration::from_nanos(nanos))
     }
 }
 
@@ -98,18 +59,32 @@ impl Shared {
         }
     }
 
+    /// Somebody asks a breaker that is closed, as nearly always.
+    #[inline]
+    pub(super) fn admit_plainly(&self) -> Option<Ticket> {
+        let word = self.phase.load(Ordering::Acquire);
+        let plain = Phase::is_plain(word) && !self.common.settings.counts_cancelled();
+        plain.then_some(Ticket {
+            generation: word >> GENERATION_SHIFT,
+            role: Role::Counted { begun: 0 },
+        })
+    }
+
     /// Somebody asks. `Err`: refused, until then if that is known.
     #[inline]
     pub(super) fn admit(
         &self,
         mut now: impl FnMut() -> Instant,
         rng: &Rng,
-    ) -> Result<Ticket, Option<Instant>> {
+    ) -> Result<Ticket, Option<u64>> {
         let word = self.phase.load(Ordering::Acquire);
-        if Phase::is_plain(word) {
-            return Ok(self.ticket(word >> GENERATION_SHIFT, Role::Counted, now));
+        if Phase::is_open(word) {
+            let until = self.moment.load(Ordering::Relaxed);
+            if self.common.time.is_well_before(now(), until) {
+                return Err(Some(until));
+            }
         }
-        self.admit_otherwise(word, &mut now, rng)
+        self.admit_closely(Phase::unpack(word), &mut now, rng)
     }
 
     /// Whether a rule looks at how long calls take.
@@ -118,18 +93,43 @@ impl Shared {
         self.common.settings.rules.slow.is_some()
     }
 
-    /// A call ended.
+    /// A call succeeded. Says whether that is all there was to do, as nearly always.
     #[inline]
+    pub(super) fn succeeded(&self, ticket: Ticket, now: impl FnOnce() -> Instant) -> bool {
+        let word = self.phase.load(Ordering::Acquire);
+        let plain = word == ticket.generation << GENERATION_SHIFT;
+        if !plain || !matches!(ticket.role, Role::Counted { .. }) || self.wants_latency() {
+            return false;
+        }
+        let rules = &self.common.settings.rules;
+        self.counts.end_streak(rules, ticket.generation);
+        if rules.counts_by_time {
+            self.count_good(ticket.generation, now());
+        } else {
+            self.counts.add_good(ticket.generation);
+        }
+        true
+    }
+
+    /// Not inlined, so that what is inlined into callers is short.
+    #[inline(never)]
+    fn count_good(&self, generation: u64, now: Instant) {
+        let place = self.common.time.spot(now).of(generation);
+        self.counts.add_at(place, false);
+    }
+
+    /// A call ended.
+    #[cold]
     pub(super) fn settle(
         &self,
-        ticket: &Ticket,
+        ticket: Ticket,
         ended: Ended,
         mut now: impl FnMut() -> Instant,
         rng: &Rng,
     ) -> Option<Change> {
         let settings = &self.common.settings;
         match ticket.role {
-            Role::Counted => {}
+            Role::Counted { .. } => {}
             Role::Ghost { .. } | Role::Idle => return None,
             Role::Probe { number, .. } => {
                 return self.settle_probe(ticket.generation, number, ended, &mut now, rng);
@@ -141,11 +141,11 @@ impl Shared {
             return None;
         }
         let failed = count_as == CountAs::Failure;
-        let slow = settings.rules.slow.is_some() && self.is_slow(ended);
+        let slow = self.is_slow(ended);
         let generation = ticket.generation;
-        let nanos = || self.common.nanos(now());
+        let spot = || self.common.time.spot(now());
         self.counts
-            .add(&settings.rules, generation, failed, slow, nanos);
+            .add(&settings.rules, generation, failed, slow, spot);
         let judged = Phase::unpack(word).mode != Mode::ForcedClosed;
         if judged && (failed || slow) {
             return self.judge(generation, ended.hint, &mut now, rng);
@@ -154,10 +154,10 @@ impl Shared {
     }
 
     /// A call was dropped, or never began.
-    pub(super) fn abandon(&self, ticket: &Ticket) {
+    pub(super) fn abandon(&self, ticket: Ticket) {
         match ticket.role {
             Role::Ghost { .. } | Role::Idle => {}
-            Role::Counted => {
+            Role::Counted { begun } => {
                 let settings = &self.common.settings;
                 let count_as = settings.cancelled;
                 if count_as == CountAs::Nothing
@@ -166,9 +166,9 @@ impl Shared {
                     return;
                 }
                 let failed = count_as == CountAs::Failure;
-                let (generation, begun) = (ticket.generation, || ticket.begun);
-                self.counts
-                    .add(&settings.rules, generation, failed, false, begun);
+                let (rules, generation) = (&settings.rules, ticket.generation);
+                let spot = || rules.scale().spot(begun);
+                self.counts.add(rules, generation, failed, false, spot);
             }
             Role::Probe { number, .. } => {
                 self.change(|machine| machine.release(number));
@@ -183,7 +183,7 @@ impl Shared {
             return None;
         }
         let until = self.moment.load(Ordering::Relaxed);
-        (self.common.nanos(now) < until).then(|| self.common.instant(until, now))
+        (self.common.time.nanos(now) < until).then(|| self.instant(until, now))
     }
 
     /// Whether it decides by itself.
@@ -192,12 +192,12 @@ impl Shared {
     }
 
     pub(super) fn set_mode(&self, mode: Mode, now: Instant) -> Option<Change> {
-        let now = self.common.nanos(now);
+        let now = self.common.time.nanos(now);
         self.change(|machine| machine.set_mode(mode, now))
     }
 
     pub(super) fn restore(&self, from: &Snapshot, now: Instant, rng: &Rng) -> Option<Change> {
-        let now = self.common.nanos(now);
+        let now = self.common.time.nanos(now);
         let left = match from.state {
             State::Closed => None,
             // Its probes are gone.
@@ -210,7 +210,7 @@ impl Shared {
     }
 
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
-        let now = self.common.nanos(now);
+        let now = self.common.time.nanos(now);
         let mut rare = lock(&self.rare);
         let machine = self.machine(&mut rare);
         let (phase, moment) = (machine.phase, machine.moment);
@@ -220,7 +220,9 @@ impl Shared {
         let left = Duration::from_nanos(moment.saturating_sub(now));
         let ramp_left = Ramp::new(moment, self.common.settings.ramp).left(now);
         let rules = &self.common.settings.rules;
-        let tally = self.counts.tally(rules, phase.generation, now);
+        let tally = self
+            .counts
+            .tally(rules, phase.generation, rules.scale().spot(now));
         Snapshot {
             mode: phase.mode,
             state: phase.state(),
@@ -240,32 +242,39 @@ impl Shared {
         Phase::unpack(self.phase.load(Ordering::Acquire)).state()
     }
 
-    /// Until when a watched call would have been refused, if it would have been.
-    #[allow(clippy::option_option)] // whether, and until when
-    pub(super) fn would_refuse(&self, ticket: &Ticket, now: Instant) -> Option<Option<Instant>> {
-        match ticket.role {
-            Role::Ghost { until } => Some(until.map(|until| self.common.instant(until, now))),
-            _ => None,
-        }
+    /// The moment of so many nanoseconds.
+    pub(super) fn instant(&self, nanos: u64, now: Instant) -> Instant {
+        later(self.base(now), Duration::from_nanos(nanos))
+    }
+
+    /// What nanoseconds are counted from.
+    #[inline]
+    pub(super) fn base(&self, now: Instant) -> Instant {
+        self.common.time.base(now)
     }
 
     #[cold]
-    fn admit_otherwise(
+    fn admit_closely(
         &self,
-        word: u64,
+        phase: Phase,
         now: &mut dyn FnMut() -> Instant,
         rng: &Rng,
-    ) -> Result<Ticket, Option<Instant>> {
-        let phase = Phase::unpack(word);
+    ) -> Result<Ticket, Option<u64>> {
         let generation = phase.generation;
         match phase.mode {
-            Mode::Disabled => return Ok(self.ticket(generation, Role::Idle, now)),
-            Mode::ForcedClosed => return Ok(self.ticket(generation, Role::Counted, now)),
+            Mode::Disabled => {
+                let role = Role::Idle;
+                return Ok(Ticket { generation, role });
+            }
+            Mode::ForcedClosed => {
+                let role = self.counted(now);
+                return Ok(Ticket { generation, role });
+            }
             Mode::ForcedOpen => return Err(None),
             Mode::Automatic | Mode::WatchOnly => {}
         }
         let at = now();
-        let nanos = self.common.nanos(at);
+        let nanos = self.common.time.nanos(at);
         let (generation, admission) = match self.admit_at_a_glance(phase, nanos, rng) {
             Some(admission) => (generation, admission),
             None => self.change(|machine| {
@@ -274,14 +283,21 @@ impl Shared {
             }),
         };
         let role = match admission {
-            Admission::Counted => Role::Counted,
+            Admission::Counted => self.counted(|| at),
             Admission::Probe { number, first } => Role::Probe { number, first },
             Admission::Refused(until) if phase.mode == Mode::WatchOnly => Role::Ghost { until },
-            Admission::Refused(until) => {
-                return Err(until.map(|until| self.common.instant(until, at)));
-            }
+            Admission::Refused(until) => return Err(until),
         };
-        Ok(self.ticket(generation, role, || at))
+        Ok(Ticket { generation, role })
+    }
+
+    fn counted(&self, now: impl FnOnce() -> Instant) -> Role {
+        let begun = if self.common.settings.counts_cancelled() {
+            self.common.time.nanos(now())
+        } else {
+            0
+        };
+        Role::Counted { begun }
     }
 
     /// The answers that need no lock: whatever changes nothing.
@@ -307,19 +323,6 @@ impl Shared {
         }
     }
 
-    #[inline]
-    fn ticket(&self, generation: u64, role: Role, now: impl FnOnce() -> Instant) -> Ticket {
-        let begun = match self.common.settings.cancelled {
-            CountAs::Nothing => 0,
-            CountAs::Failure | CountAs::Success => self.common.nanos(now()),
-        };
-        Ticket {
-            generation,
-            begun,
-            role,
-        }
-    }
-
     fn is_slow(&self, ended: Ended) -> bool {
         let over = self.common.settings.rules.slow.map(|it| it.0);
         matches!((over, ended.latency), (Some(over), Some(took)) if took >= over)
@@ -336,9 +339,10 @@ impl Shared {
     ) -> Option<Change> {
         let rules = &self.common.settings.rules;
         // Without a window of time the clock is read only if there is something to tell.
-        let mut at = rules.scale.map(|_| self.common.nanos(now()));
-        let why = self.counts.broken(rules, generation, at.unwrap_or(0))?;
-        let now = *at.get_or_insert_with(|| self.common.nanos(now()));
+        let mut at = rules.counts_by_time.then(&mut *now);
+        let spot = at.map_or(Spot::default(), |at| self.common.time.spot(at));
+        let why = self.counts.broken(rules, generation, spot)?;
+        let now = self.common.time.nanos(*at.get_or_insert_with(now));
         let opening = Opening { why, now, hint };
         let mut draws = rng.draws();
         self.change(|machine| machine.trip(generation, opening, &mut draws))
@@ -363,7 +367,7 @@ impl Shared {
         }
         let opening = Opening {
             why: Why::ProbeFailed,
-            now: self.common.nanos(now()),
+            now: self.common.time.nanos(now()),
             hint: ended.hint,
         };
         let succeeded = count_as == CountAs::Success;
@@ -397,23 +401,6 @@ impl Shared {
         self.phase.store(phase.pack(), Ordering::Release);
         drop(rare);
         answer
-    }
-}
-
-impl Ticket {
-    /// The change that its asking made.
-    pub(crate) fn change(&self) -> Option<Change> {
-        let first = matches!(self.role, Role::Probe { first: true, .. });
-        first.then_some(Change {
-            from: State::Open,
-            to: State::HalfOpen,
-            why: Why::CooldownOver,
-            retry_after: None,
-        })
-    }
-
-    pub(super) const fn is_probe(&self) -> bool {
-        matches!(self.role, Role::Probe { .. })
     }
 }
 

@@ -9,16 +9,21 @@ use crate::sync::{AtomicU64, Ordering};
 /// than nine tenths of it, nothing as old as all of it.
 pub(super) const BUCKETS: usize = 10;
 
-/// A window's length, made ready to number buckets without a division.
+/// A window's length.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     /// The nanoseconds of one bucket.
     bucket: u64,
-    /// 2^64 by them, rounded down.
-    reciprocal: u64,
 }
 
-/// A bucket: its place in the ring, and which time round it is.
+/// A bucket: its slot in the ring, and which time round it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Spot {
+    slot: usize,
+    lap: u64,
+}
+
+/// A generation's bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     slot: usize,
@@ -34,27 +39,41 @@ pub(super) struct Sum {
 
 impl Scale {
     pub(super) fn new(window: Duration) -> Self {
-        let bucket = (count(window) / BUCKETS as u64).max(2);
-        Self {
-            bucket,
-            reciprocal: u64::MAX / bucket,
+        let bucket = (count(window) / BUCKETS as u64).max(1);
+        Self { bucket }
+    }
+
+    pub(super) const fn bucket(self) -> u64 {
+        self.bucket
+    }
+
+    /// Where a moment belongs.
+    #[allow(clippy::cast_possible_truncation)] // a remainder by ten
+    pub(super) const fn spot(self, now: u64) -> Spot {
+        let bucket = now / self.bucket;
+        Spot {
+            slot: (bucket % BUCKETS as u64) as usize,
+            lap: bucket / BUCKETS as u64,
         }
     }
 
-    /// Where an outcome of this moment belongs.
+    /// When its bucket begins, and when the next one does.
+    pub(super) const fn bounds(self, now: u64) -> (u64, u64) {
+        let begin = now - now % self.bucket;
+        (begin, begin.saturating_add(self.bucket))
+    }
+}
+
+impl Spot {
+    /// Where an outcome of this generation belongs.
     ///
     /// Each generation begins two laps ahead of the one before. So none of its buckets is ever one
     /// of the earlier ones', and a result that comes late lands outside the window.
     #[inline]
-    #[allow(clippy::cast_possible_truncation)] // the high half of the product fits
-    pub(super) fn place(self, generation: u64, now: u64) -> Place {
-        // `now / self.bucket`: the product is it, or one less.
-        let low = ((u128::from(now) * u128::from(self.reciprocal)) >> 64) as u64;
-        let bucket = low + u64::from(now - low * self.bucket >= self.bucket);
-        let lap = (bucket / BUCKETS as u64).wrapping_add(generation.wrapping_mul(2));
+    pub(super) const fn of(self, generation: u64) -> Place {
         Place {
-            slot: (bucket % BUCKETS as u64) as usize,
-            lap: lap & LAPS,
+            slot: self.slot,
+            lap: self.lap.wrapping_add(generation.wrapping_mul(2)) & LAPS,
         }
     }
 }
@@ -147,12 +166,12 @@ mod tests {
 
     use super::*;
 
-    const WINDOW: Duration = Duration::from_millis(1000);
+    const WINDOW: Duration = Duration::from_secs(1);
     const BUCKET: u64 = 100_000_000;
 
     fn held(buckets: &Buckets, generation: u64, now: u64) -> Sum {
         let mut sum = Sum::default();
-        buckets.sum(Scale::new(WINDOW).place(generation, now), &mut sum);
+        buckets.sum(Scale::new(WINDOW).spot(now).of(generation), &mut sum);
         sum
     }
 
@@ -185,7 +204,7 @@ mod tests {
             let (buckets, mut outcomes, mut now) = (Buckets::new(), VecDeque::new(), 0);
             for (step, failed) in steps {
                 now += step;
-                buckets.add(Scale::new(WINDOW).place(generation, now), failed);
+                buckets.add(Scale::new(WINDOW).spot(now).of(generation), failed);
                 outcomes.push_back((now, failed));
                 let sum = held(&buckets, generation, now);
                 let last = now / BUCKET;
@@ -203,7 +222,7 @@ mod tests {
     fn an_outcome_leaves_between_nine_tenths_of_the_window_and_all_of_it() {
         for offset in [0, 1, BUCKET / 2, BUCKET - 1] {
             let buckets = Buckets::new();
-            buckets.add(Scale::new(WINDOW).place(0, offset), true);
+            buckets.add(Scale::new(WINDOW).spot(offset).of(0), true);
             assert_eq!(held(&buckets, 0, offset + 9 * BUCKET).failures, 1);
             assert_eq!(held(&buckets, 0, offset + 10 * BUCKET).failures, 0);
         }
@@ -213,12 +232,12 @@ mod tests {
     fn a_later_generation_sees_nothing_of_an_earlier_one() {
         let buckets = Buckets::new();
         let scale = Scale::new(WINDOW);
-        buckets.add(scale.place(3, 0), true);
+        buckets.add(scale.spot(0).of(3), true);
         assert_eq!(held(&buckets, 4, 0), Sum::default());
-        buckets.add(scale.place(4, 0), false);
+        buckets.add(scale.spot(0).of(4), false);
         // Late, of the earlier one.
-        buckets.add(scale.place(3, 0), true);
-        buckets.add(scale.place(3, BUCKET), true);
+        buckets.add(scale.spot(0).of(3), true);
+        buckets.add(scale.spot(BUCKET).of(3), true);
         let one = Sum {
             calls: 1,
             failures: 0,
@@ -228,33 +247,18 @@ mod tests {
 
     #[test]
     fn a_full_bucket_keeps_its_ratio() {
-        let full = 7 << LAP_SHIFT | COUNT << CALLS_SHIFT | COUNT / 4;
+        let full = (7 << LAP_SHIFT) | (COUNT << CALLS_SHIFT) | (COUNT / 4);
         let next = with_one_more(full, 7, true).expect("the same lap");
         assert_eq!(next >> LAP_SHIFT, 7);
         assert_eq!((next >> CALLS_SHIFT) & COUNT, COUNT / 2 + 1);
         assert_eq!(next & COUNT, COUNT / 4 / 2 + 1);
     }
 
-    proptest! {
-        #[test]
-        fn buckets_are_numbered_as_by_division(window: u64, now: u64, near in 0..3_u64, times: u32) {
-            let window = Duration::from_nanos(window >> (times % 64));
-            let bucket = (count(window) / 10).max(2);
-            let edge = bucket.saturating_mul(times.into()).saturating_add(near).saturating_sub(1);
-            for now in [now, edge] {
-                let place = Scale::new(window).place(0, now);
-                let number = now / bucket;
-                prop_assert_eq!(place.slot as u64, number % 10);
-                prop_assert_eq!(place.lap, number / 10 & LAPS);
-            }
-        }
-    }
-
     #[test]
     fn every_window_and_every_moment_has_a_place() {
         for window in [Duration::ZERO, WINDOW, Duration::MAX] {
             for now in [0, 1, u64::MAX] {
-                let place = Scale::new(window).place(u64::MAX, now);
+                let place = Scale::new(window).spot(now).of(u64::MAX);
                 assert!(place.slot < BUCKETS && place.lap <= LAPS);
             }
         }

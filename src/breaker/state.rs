@@ -19,28 +19,12 @@
 use std::time::Duration;
 
 use crate::backoff::{Progress, count};
-use crate::rng::{Draws, scale};
+use crate::rng::Draws;
 
+use super::phase::{Phase, Stage};
+use super::ramp::Ramp;
 use super::report::{Change, Mode, State, Why};
 use super::settings::Settings;
-
-/// What everybody sees who asks: it fits into one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Phase {
-    pub(super) stage: Stage,
-    pub(super) mode: Mode,
-    /// Goes up with every change. What was let through in one generation says nothing in another.
-    pub(super) generation: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    Closed,
-    HalfOpen,
-    Open,
-    /// Closed, and on the way back to full traffic.
-    Ramp,
-}
 
 /// What changes seldom: what only trips and probes need.
 #[derive(Debug, Default)]
@@ -357,106 +341,6 @@ impl Machine<'_> {
             why,
             retry_after,
         })
-    }
-}
-
-impl Phase {
-    /// Closed and automatic is zero below the generation.
-    pub(super) const fn pack(self) -> u64 {
-        let stage = match self.stage {
-            Stage::Closed => 0,
-            Stage::HalfOpen => 1,
-            Stage::Open => 2,
-            Stage::Ramp => 3,
-        };
-        let mode = match self.mode {
-            Mode::Automatic => 0,
-            Mode::Disabled => 1,
-            Mode::ForcedClosed => 2,
-            Mode::ForcedOpen => 3,
-            Mode::WatchOnly => 4,
-        };
-        self.generation << GENERATION_SHIFT | mode << 2 | stage
-    }
-
-    #[inline]
-    pub(super) const fn unpack(word: u64) -> Self {
-        Self {
-            stage: match word & 3 {
-                0 => Stage::Closed,
-                1 => Stage::HalfOpen,
-                2 => Stage::Open,
-                _ => Stage::Ramp,
-            },
-            mode: match (word >> 2) & 7 {
-                0 => Mode::Automatic,
-                1 => Mode::Disabled,
-                2 => Mode::ForcedClosed,
-                3 => Mode::ForcedOpen,
-                _ => Mode::WatchOnly,
-            },
-            generation: word >> GENERATION_SHIFT,
-        }
-    }
-
-    /// Whether a word is that of a closed, automatic breaker.
-    #[inline]
-    pub(super) const fn is_plain(word: u64) -> bool {
-        word & ((1 << GENERATION_SHIFT) - 1) == 0
-    }
-
-    pub(super) const fn state(self) -> State {
-        match (self.mode, self.stage) {
-            (Mode::ForcedOpen, _) | (_, Stage::Open) => State::Open,
-            (_, Stage::Closed | Stage::Ramp) => State::Closed,
-            (_, Stage::HalfOpen) => State::HalfOpen,
-        }
-    }
-}
-
-pub(super) const GENERATION_SHIFT: u32 = 5;
-
-/// The way back to full traffic.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ramp {
-    begun: u64,
-    length: u64,
-}
-
-impl Ramp {
-    pub(super) fn new(begun: u64, length: Duration) -> Self {
-        Self {
-            begun,
-            length: count(length),
-        }
-    }
-
-    pub(super) const fn is_over(self, now: u64) -> bool {
-        now.saturating_sub(self.begun) >= self.length
-    }
-
-    pub(super) const fn left(self, now: u64) -> Duration {
-        let passed = now.saturating_sub(self.begun);
-        Duration::from_nanos(self.length.saturating_sub(passed))
-    }
-
-    /// Whether a call with this draw may go; if not, when it could have: at the moment at which the
-    /// share reaches its draw. So those refused come back spread over what is left of the ramp.
-    pub(super) fn admit(self, now: u64, draw: u64) -> Result<(), u64> {
-        // A tenth goes from the beginning; the moment of the others grows with their draw.
-        let tenth = u64::MAX / 10;
-        let Some(above) = draw.checked_sub(tenth) else {
-            return Ok(());
-        };
-        let part = scale(above, self.length);
-        // `above` goes up to nine tenths only.
-        let after = u128::from(part) * 10 / 9;
-        let after = u64::try_from(after).unwrap_or(u64::MAX).min(self.length);
-        if now.saturating_sub(self.begun) >= after {
-            Ok(())
-        } else {
-            Err(self.begun.saturating_add(after))
-        }
     }
 }
 

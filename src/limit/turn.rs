@@ -51,7 +51,7 @@ impl<'a, G: Gate> Turn<'a, G> {
             };
             let at = match self.gate.ask(&mut self.place, &mut ask) {
                 Answer::Go(ticket) => return Poll::Ready(Ok(ticket)),
-                Answer::Refuse(refusal) => return Poll::Ready(Err(refusal.into())),
+                Answer::Refuse(rejected) => return Poll::Ready(Err(rejected)),
                 Answer::Wait(at) => at,
             };
             let Some(at) = at.into_iter().chain(self.latest).min() else {

@@ -189,8 +189,19 @@ impl State {
         );
         let answer = breaker.ask(&mut ask);
         now.0 = ask.moment;
-        if let news @ Some(_) = breaker.news() {
+        let (news, would_refuse) = (breaker.news(), breaker.would_refuse());
+        if news.is_some() {
             self.tell_change(news, self.number + 1, policies);
+        }
+        if let Some(reason) = would_refuse {
+            let (attempt, key) = (self.number + 1, self.key());
+            let observer = policies.observer.as_deref();
+            tell(observer, &mut self.call, |call| Event::WouldReject {
+                call,
+                attempt,
+                key,
+                reason,
+            });
         }
         match answer {
             Answer::Go(()) | Answer::Wait(_) => Entry::Go,

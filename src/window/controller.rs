@@ -24,13 +24,20 @@ pub(super) struct Controller {
     any_good: bool,
     answers: Ring,
     usual: Option<f64>,
+    /// How long attempts take of late.
+    recent: Option<f64>,
+    /// The last failure cost the server little.
+    cheap: bool,
     demand: Demand,
     /// Attempts sent while limited that have not ended.
     in_flight: u32,
     last_sent: Option<Instant>,
-    next_send: Option<Instant>,
+    /// When the pause before the next attempt began, and how many gaps it is long.
+    pause: Option<(Instant, f64)>,
     quiet_until: Option<Instant>,
     last_good: Option<Instant>,
+    /// When latency was learned last.
+    learned: Option<Instant>,
     why: Why,
 }
 
@@ -53,8 +60,12 @@ pub(super) struct Ticket {
 pub(super) struct Answer {
     pub(super) failed: bool,
     pub(super) late: bool,
+    /// In seconds, of any.
+    pub(super) took: Option<f64>,
     /// In seconds, of a good answer.
     pub(super) latency: Option<f64>,
+    /// In seconds: the longest latency that may be usual.
+    pub(super) believable: f64,
     /// What the server asked for.
     pub(super) quiet: Option<Duration>,
 }
@@ -79,12 +90,15 @@ impl Controller {
             any_good: false,
             answers: Ring::new(),
             usual: None,
+            recent: None,
+            cheap: false,
             demand: Demand::new(),
             in_flight: 0,
             last_sent: None,
-            next_send: None,
+            pause: None,
             quiet_until: None,
             last_good: None,
+            learned: None,
             why: Why::Failures,
         }
     }
@@ -115,6 +129,11 @@ impl Controller {
         self.usual.unwrap_or(0.0)
     }
 
+    /// An attempt needs so many seconds to be answered in all likelihood: twice what one takes now.
+    pub(super) fn least_time(&self) -> f64 {
+        2.0 * self.recent.unwrap_or(0.0).max(self.usual())
+    }
+
     pub(super) const fn demand(&self) -> f64 {
         self.demand.rate
     }
@@ -124,18 +143,18 @@ impl Controller {
     }
 
     /// When it will be the turn of the one with so many before it, if the pace stays what it is.
-    pub(super) fn guess(&self, ahead: usize, now: Instant) -> Option<Instant> {
+    pub(super) fn guess(&self, ahead: usize, now: Instant) -> Instant {
         if self.is_open() {
-            return Some(now);
+            return now;
         }
-        let first = self.next_send.unwrap_or(now).max(now);
+        let first = self.turn().unwrap_or(now).max(now);
         #[allow(clippy::cast_precision_loss)]
-        Some(later(first, self.gap(ahead as f64)))
+        later(first, self.gap(ahead as f64))
     }
 
     /// Nothing goes before this moment.
     pub(super) fn next_send(&self, now: Instant) -> Option<Instant> {
-        let next = self.next_send.max(self.quiet_until);
+        let next = self.turn().max(self.quiet_until);
         next.filter(|next| !self.is_open() && now < *next)
     }
 
@@ -149,9 +168,9 @@ impl Controller {
             return Ok(());
         }
         if let Some(until) = self.quiet_until(now) {
-            return Err(Some(until.max(self.next_send.unwrap_or(until))));
+            return Err(Some(until.max(self.turn().unwrap_or(until))));
         }
-        if let Some(next) = self.next_send.filter(|next| now < *next) {
+        if let Some(next) = self.turn().filter(|next| now < *next) {
             return Err(Some(next));
         }
         if f64::from(self.in_flight) < self.under_way().floor().max(1.0) {
@@ -170,7 +189,7 @@ impl Controller {
         if counted {
             self.in_flight = self.in_flight.saturating_add(1);
             self.last_sent = Some(now);
-            self.next_send = Some(later(now, self.gap(0.5 + fraction(draws))));
+            self.pause = Some((now, 0.5 + fraction(draws)));
         }
         let epoch = self.epoch;
         Ticket { epoch, counted }
@@ -186,7 +205,7 @@ impl Controller {
     /// Calls arrived, and good answers came while open: `good` of them, since the last time.
     pub(super) fn tally(&mut self, arrived: u64, good: u64, now: Instant) {
         self.demand.tick(arrived, now);
-        self.answers.push_good(good);
+        self.answers.push_good(good, now);
     }
 
     /// A good answer came, perhaps without anyone looking at it but the clock.
@@ -194,11 +213,15 @@ impl Controller {
         self.last_good = self.last_good.max(Some(at));
     }
 
-    /// Learns from a good answer while open.
+    /// Learns from a good answer that came while open.
     pub(super) fn learn(&mut self, latency: f64) {
+        self.learn_by(LEARNING, latency);
+    }
+
+    fn learn_by(&mut self, weight: f64, latency: f64) {
         self.usual = Some(match self.usual {
             None => latency,
-            Some(usual) => usual + LEARNING * (latency - usual),
+            Some(usual) => usual + weight * (latency - usual),
         });
     }
 
@@ -221,13 +244,26 @@ impl Controller {
         if ticket.epoch != self.epoch {
             return None;
         }
-        self.answers.push(answer.failed, answer.late);
-        if let Some(latency) = answer.latency.filter(|_| self.may_learn()) {
-            self.learn(latency);
+        if let Some(took) = answer.took.filter(|_| !answer.failed || answer.late) {
+            let was = self.recent.unwrap_or(self.usual());
+            self.recent = Some(was + LEARNING_RECENT * (took - was));
         }
-        let least = if self.is_open() { 3 } else { 2 };
-        let failing = self.answers.count() >= least && self.answers.failed() > MOST_FAILED;
-        let slow = self.answers.count() >= 8 && self.answers.late() > MOST_LATE;
+        if answer.failed {
+            self.cheap = !answer.late && answer.took.is_some_and(|it| it < self.usual() / 4.0);
+        }
+        self.answers.push(answer.failed, answer.late, now);
+        if let Some(latency) = answer.latency {
+            self.learn_from(latency, answer.believable, now);
+        }
+        // Late answers are common by chance: a second's worth of them is evidence, or eight.
+        let enough = if self.is_open() {
+            8.0
+        } else {
+            self.rate.clamp(2.0, 8.0)
+        };
+        let count = self.answers.count();
+        let failing = count >= LEAST_EVIDENCE && self.answers.failed() > MOST_FAILED;
+        let slow = f64::from(count) >= enough && self.answers.late() > MOST_LATE;
         if failing || slow {
             self.why = if failing { Why::Failures } else { Why::Latency };
             return Some(self.decrease(now, draws));
@@ -238,9 +274,20 @@ impl Controller {
         self.grow(parked)
     }
 
-    /// Latency is learned where it isn't our own doing.
-    fn may_learn(&self) -> bool {
-        self.is_open() || self.usual.is_none() || self.rate <= self.floor()
+    /// Latency is learned where it isn't our own doing: while open, and while little more than probes
+    /// are sent. In between, where it may be, it is learned within minutes and up to a bound, so that a
+    /// service that became slower for good isn't limited for good.
+    fn learn_from(&mut self, latency: f64, believable: f64, now: Instant) {
+        let last = self.learned.replace(now).unwrap_or(now);
+        if self.is_open() {
+            self.learn_by(LEARNING, latency);
+        } else if self.usual.is_none() || self.rate <= 2.0 * self.floor() {
+            self.learn_by(LEARNING_PROBING, latency);
+        } else {
+            let passed = now.saturating_duration_since(last).as_secs_f64().min(1.0);
+            let weight = passed / (passed + LEARNING_LIMITED);
+            self.learn_by(weight, latency.min(believable.max(self.usual())));
+        }
     }
 
     /// Whether one server's word is taken for all. While others give good answers it speaks for
@@ -259,10 +306,10 @@ impl Controller {
         self.mode = Mode::Limited;
         self.why = Why::Quiet;
         self.renew();
-        self.rate = AFTER_QUIET;
-        self.threshold = (0.8 * self.demand.rate).max(AFTER_QUIET);
+        self.rate = self.demand.rate.max(self.floor());
+        self.threshold = 0.8 * self.rate;
         self.quiet_until = Some(until);
-        self.next_send = Some(later(until, self.gap(fraction(draws))));
+        self.pause = Some((until, fraction(draws)));
         first.then_some(Step::Quiet)
     }
 
@@ -273,20 +320,24 @@ impl Controller {
                 self.mode = Mode::Limited;
                 self.rate = self.demand.rate;
                 self.any_good = true;
-                self.next_send = None;
+                self.pause = None;
                 Step::Limited
             }
             Mode::Limited => Step::Shrunk,
         };
         if self.any_good {
-            self.threshold = 0.8 * self.rate;
+            // What it served while open it will serve again; what failed while limited was too much.
+            self.threshold = match step {
+                Step::Limited => self.rate,
+                _ => 0.8 * self.rate,
+            };
         }
         self.rate = (self.rate * (0.7 - 0.1 * failed)).max(self.floor());
         self.any_good = false;
         self.renew();
         if step == Step::Limited {
             // A fleet that trips as one isn't to probe as one.
-            self.next_send = Some(later(now, self.gap(fraction(draws))));
+            self.pause = Some((now, fraction(draws)));
         }
         step
     }
@@ -299,13 +350,17 @@ impl Controller {
             self.rate = if self.rate < self.threshold {
                 (self.rate * 4.0).min(self.threshold)
             } else {
-                (self.rate * 1.3).min(LARGEST)
+                (self.rate * 1.3).max(self.rate + LEAST_STEP)
             };
         }
+        // A fleet that has much to catch up on isn't to come back as a flood.
+        let most = (CATCH_UP * self.demand.rate).max(self.floor());
+        self.rate = self.rate.min(most);
         if parked || self.rate < 3.0 * self.demand.rate {
             return None;
         }
         self.mode = Mode::Open;
+        self.recent = None;
         self.answers.clear();
         Some(Step::Opened)
     }
@@ -319,7 +374,13 @@ impl Controller {
     /// The least rate: the probes, and all there is to send in an outage.
     fn floor(&self) -> f64 {
         let demand = self.demand.rate;
-        (0.2 * demand).max((demand / 2.0).min(0.4))
+        (0.2 * demand).max((demand / 2.0).min(if self.cheap { 0.4 } else { 0.2 }))
+    }
+
+    /// When the pause before the next attempt ends, at the pace of now.
+    fn turn(&self) -> Option<Instant> {
+        self.pause
+            .map(|(began, share)| later(began, self.gap(share)))
     }
 
     /// How many attempts the rate keeps under way.
@@ -357,6 +418,11 @@ struct Ring {
     failed: u16,
     late: u16,
     count: u32,
+    /// Where the latest one's time is.
+    last: u32,
+    /// In milliseconds since the first one ever; they wrap.
+    times: [u32; 16],
+    first: Option<Instant>,
 }
 
 impl Ring {
@@ -365,23 +431,46 @@ impl Ring {
             failed: 0,
             late: 0,
             count: 0,
+            last: 0,
+            times: [0; 16],
+            first: None,
         }
     }
 
-    fn push(&mut self, failed: bool, late: bool) {
-        self.failed = (self.failed << 1 | u16::from(failed)) & KEPT_MASK;
-        self.late = (self.late << 1 | u16::from(late)) & KEPT_MASK;
+    fn push(&mut self, failed: bool, late: bool, now: Instant) {
+        let first = *self.first.get_or_insert(now);
+        #[allow(clippy::cast_possible_truncation)] // it wraps
+        let time = now.saturating_duration_since(first).as_millis() as u32;
+        self.last = (self.last + 1) % 16;
+        self.times[self.last as usize] = time;
+        self.failed = self.failed << 1 | u16::from(failed);
+        self.late = self.late << 1 | u16::from(late);
         self.count = (self.count + 1).min(KEPT);
+        self.forget(time);
     }
 
-    fn push_good(&mut self, count: u64) {
+    /// Drops what is too old, but for the last two.
+    fn forget(&mut self, time: u32) {
+        while self.count > LEAST_EVIDENCE {
+            let oldest = self.times[((self.last + 17 - self.count) % 16) as usize];
+            if time.wrapping_sub(oldest) <= MEMORY {
+                break;
+            }
+            self.count -= 1;
+        }
+        let kept = (1_u16 << self.count) - 1;
+        self.failed &= kept;
+        self.late &= kept;
+    }
+
+    fn push_good(&mut self, count: u64, now: Instant) {
         for _ in 0..count.min(KEPT.into()) {
-            self.push(false, false);
+            self.push(false, false, now);
         }
     }
 
     fn clear(&mut self) {
-        *self = Self::new();
+        (self.failed, self.late, self.count) = (0, 0, 0);
     }
 
     const fn count(&self) -> u32 {
@@ -451,10 +540,15 @@ fn fraction(draws: &mut Draws) -> f64 {
 
 /// How many answers are looked at.
 const KEPT: u32 = 15;
-const KEPT_MASK: u16 = (1 << KEPT) - 1;
 
 /// More failures than this are no accident.
-const MOST_FAILED: f64 = 0.7;
+const MOST_FAILED: f64 = 0.6;
+
+/// Failures of fewer answers than this are no evidence.
+const LEAST_EVIDENCE: u32 = 2;
+
+/// Answers older than this, in milliseconds, no longer count, but for the last two.
+const MEMORY: u32 = 2000;
 
 /// More late answers than this are a queue.
 const MOST_LATE: f64 = 0.5;
@@ -462,23 +556,32 @@ const MOST_LATE: f64 = 0.5;
 /// A good answer speaks against a server that asks for quiet for this long.
 const GOOD_SPEAKS_FOR: Duration = Duration::from_millis(500);
 
-/// Attempts per second to begin with after a quiet.
-const AFTER_QUIET: f64 = 0.8;
+/// The rate is at most so many times the demand.
+const CATCH_UP: f64 = 4.0;
+
+/// A good answer adds at least this, in attempts per second: a third of a small rate is nothing.
+const LEAST_STEP: f64 = 0.3;
 
 /// The weight of a new latency.
 const LEARNING: f64 = 0.02;
 
+/// The same while probing, where a service that became slower for good is to be recognised.
+const LEARNING_PROBING: f64 = 0.1;
+
+/// Seconds of memory of latencies while limited.
+const LEARNING_LIMITED: f64 = 20.0;
+
+/// The same for the latency of the moment.
+const LEARNING_RECENT: f64 = 0.2;
+
 /// Seconds that a service is taken to need before it has answered once.
 const UNKNOWN: f64 = 0.1;
 
-/// Seconds of memory of the demand.
-const DEMAND_MEMORY: f64 = 10.0;
+/// Seconds of memory of the demand. Short ones make a client of few calls forget that it has any.
+const DEMAND_MEMORY: f64 = 20.0;
 
 /// A probe at least this often, in seconds.
-const LONGEST_GAP: f64 = 60.0;
-
-/// Nobody sends more per second.
-const LARGEST: f64 = 1e9;
+const LONGEST_GAP: f64 = 5.0;
 
 /// Nanoseconds below which no answer is late: a stalled scheduler is no overload.
 const LATE_LEAST: u64 = 20_000_000;

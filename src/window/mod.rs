@@ -34,14 +34,18 @@
 //! # The rules
 //!
 //! - **Evidence** is only what became of attempts that were sent after the last decrease; the last 15
-//!   answers count. An answer is *late* if its attempt timed out, or took longer than five times the
-//!   usual (at least 20 ms) or 35 % of the attempt timeout, whichever is less.
-//! - **Decrease:** after three answers (two while limited) of which more than 70 % failed, or eight of
-//!   which more than half were late, to 60-70 % of what it was; the first time, of what was usually
-//!   under way. The least is a fifth of the demand, and for small clients half of it: the probes.
-//! - **Increase** with each window of good answers: four times up to a little below where it was last
-//!   too large, then by 30 %. At three times what is usually under way, with nothing parked, it is open.
-//! - **`Retry-After`:** nothing goes before it ends; then it begins with a slow pace, at a moment of its
+//!   answers count, and of those older than two seconds only the last two. An answer is *late* if its
+//!   attempt timed out, or took longer than five times the usual (at least 20 ms) or 35 % of the
+//!   attempt timeout, whichever is less.
+//! - **Decrease:** after two answers of which more than 60 % failed, or eight (while limited: what the
+//!   pace gives in a second, at least two) of which more than half were late, to 60-70 % of what it
+//!   was; the first time, of what was usually under way. The least is a fifth of the demand, and for
+//!   small clients up to half of it: the probes. One goes at least every five seconds.
+//! - **Increase** with each window of good answers: four times up to where it was last known to be
+//!   well, then by 30 %, or 0.3 attempts per second if that is more; up to four times the demand. A
+//!   pause that has begun becomes shorter with it. At three times what is usually under way, with
+//!   nothing parked, it is open.
+//! - **`Retry-After`:** nothing goes before it ends; then it begins with the pace of its demand, at a moment of its
 //!   own for each client, and grows. While other answers of the last half second are good, one such
 //!   answer speaks for one replica and holds only the call that was told.
 //! - **Parked** attempts go in order, and are refused when they could no longer be answered in time.
@@ -106,6 +110,8 @@ struct Shared {
     good: AtomicU64,
     /// In nanoseconds; zero while unknown.
     usual: AtomicU64,
+    /// With less to its deadline an attempt is too late while limited. In nanoseconds; zero: unknown.
+    least: AtomicU64,
     /// Every so many good answers, a power of two, one is looked at.
     stride: AtomicU64,
     /// First attempts that arrived, but for those counted in `good`.
@@ -234,6 +240,7 @@ impl Window {
                 word: AtomicU64::new(0),
                 good: AtomicU64::new(0),
                 usual: AtomicU64::new(0),
+                least: AtomicU64::new(0),
                 stride: AtomicU64::new(1),
                 arrived: AtomicU64::new(0),
                 room: Room::new(limiter, settings.line()),
@@ -318,7 +325,7 @@ impl PerKey for Window {
 }
 
 /// A right to send one attempt.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
     ticket: controller::Ticket,
     /// The first attempt of its call.
@@ -469,12 +476,12 @@ impl Shared {
 
     /// With less than this to its deadline an attempt won't be answered in time.
     fn least_time(&self, timeout: Option<Duration>) -> Duration {
-        let usual = Duration::from_nanos(self.usual.load(Ordering::Relaxed));
         let by_timeout = timeout.map_or(Duration::MAX, |timeout| timeout / 10 * 7);
-        match usual.is_zero() {
-            true => UNKNOWN_LEAST.min(by_timeout),
-            false => usual.saturating_mul(3).min(by_timeout),
-        }
+        let least = match self.least.load(Ordering::Relaxed) {
+            0 => UNKNOWN_LEAST,
+            nanos => Duration::from_nanos(nanos),
+        };
+        least.min(by_timeout)
     }
 
     /// Looks at one of many good answers.
@@ -508,11 +515,15 @@ impl Shared {
         );
         let late = outcome.timed_out || outcome.latency.is_some_and(|it| nanos(it) > limit);
         let latency = outcome.latency.filter(|_| !failed);
+        let timeout = outcome.timeout.filter(|_| outcome.timed_out);
+        let took = outcome.latency.or(timeout);
         let longest = self.settings.longest_quiet;
         let answer = controller::Answer {
             failed,
             late,
+            took: took.map(|it| it.as_secs_f64()),
             latency: latency.map(|it| it.as_secs_f64()),
+            believable: longest_usual(outcome.timeout),
             quiet: outcome
                 .hint
                 .filter(|hint| failed && !hint.is_zero() && *hint <= longest),
@@ -537,8 +548,8 @@ impl Shared {
         };
         Some(event::Change::Window(Change {
             state,
-            window,
             why,
+            window,
             quiet,
         }))
     }
@@ -571,6 +582,8 @@ impl Shared {
             self.stride.store(stride(it.demand()), Ordering::Relaxed);
             let usual = Duration::try_from_secs_f64(it.usual()).unwrap_or_default();
             self.usual.store(nanos(usual), Ordering::Relaxed);
+            let least = Duration::try_from_secs_f64(it.least_time()).unwrap_or_default();
+            self.least.store(nanos(least), Ordering::Relaxed);
             let word = it.epoch() << 1 | u64::from(!it.is_open());
             self.word.store(word, Ordering::Release);
             result
@@ -607,7 +620,7 @@ impl Machine for Limiter {
     }
 
     fn guess(&self, ahead: usize, now: Instant) -> Option<Instant> {
-        self.controller.guess(ahead, now)
+        Some(self.controller.guess(ahead, now))
     }
 
     fn queued(&mut self, any: bool) {
@@ -687,6 +700,11 @@ fn stride(demand: f64) -> u64 {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded below
     let tenth = (demand / 10.0).clamp(1.0, 64.0) as u64;
     1 << tenth.ilog2()
+}
+
+/// A service that usually takes longer than this, in seconds, leaves no room for being late.
+fn longest_usual(timeout: Option<Duration>) -> f64 {
+    timeout.map_or(f64::INFINITY, |timeout| 0.35 * timeout.as_secs_f64())
 }
 
 fn nanos(length: Duration) -> u64 {

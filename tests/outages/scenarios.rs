@@ -168,6 +168,44 @@ pub(crate) fn others() -> Vec<Scenario> {
     let named = |name, scenario| Scenario { name, ..scenario };
     let faulty = Scenario::faulty;
     vec![
+        named("S0p 1000 clients", S0P).clients(1000),
+        named("S0p 10 clients", S0P).clients(10),
+        Scenario {
+            workers: 60,
+            ..faulty("6 x slower for good", slower(1.0 / 6.0)).fault_at(30 * SECOND, 120 * SECOND)
+        },
+        Scenario {
+            workers: 60,
+            ..faulty("6 x slower, 1000 clients", slower(1.0 / 6.0))
+                .fault_at(30 * SECOND, 120 * SECOND)
+                .clients(1000)
+        },
+        Scenario {
+            workers: 1,
+            service: 2 * MS,
+            rate: 3500.0,
+            refusal_cost: 100,
+            ..named("S1 2 ms", S1)
+        },
+        Scenario {
+            workers: 1,
+            service: 2 * MS,
+            rate: 3500.0,
+            refusal_cost: 100,
+            ..named("S2 2 ms", S2)
+        },
+        Scenario {
+            workers: 1,
+            queue: 20,
+            rate: 70.0,
+            ..named("S1 a call a minute", S1).clients(4200)
+        },
+        Scenario {
+            workers: 1,
+            queue: 20,
+            rate: 70.0,
+            ..named("S2 a call a minute", S2).clients(4200)
+        },
         named("S1 1000 clients", S1).clients(1000),
         named("S1 10 clients", S1).clients(10),
         named("S1 deadline 2 s", S1).limits(2 * SECOND, SECOND),
