@@ -57,6 +57,13 @@ pub(crate) trait Gate: Clone {
         None
     }
 
+    /// Whether what this ticket stands for holds no more, so that one that has not begun has to ask
+    /// again.
+    fn is_stale(&self, ticket: &Self::Ticket) -> bool {
+        let _ = ticket;
+        false
+    }
+
     /// Before which moment asking again is of no use, as far as is known: the end of an open
     /// breaker or of a quiet that the server asked for.
     fn closed_until(&self, now: Instant) -> Option<Instant> {
@@ -147,7 +154,10 @@ impl<G: Gate> Pass<G> {
     /// Asks, unless it has a ticket already. `Go(())` means that it has one now.
     pub(crate) fn ask(&mut self, ask: &mut Ask<'_>) -> Answer<()> {
         if self.ticket.is_some() {
-            return Answer::Go(());
+            if !self.is_stale() {
+                return Answer::Go(());
+            }
+            self.give_back();
         }
         match self.gate.ask(&mut self.place, ask) {
             Answer::Go(ticket) => {
@@ -160,6 +170,12 @@ impl<G: Gate> Pass<G> {
                 Answer::Refuse(rejected)
             }
         }
+    }
+
+    /// Whether it has a ticket that holds no more.
+    pub(crate) fn is_stale(&self) -> bool {
+        let ticket = self.ticket.as_ref();
+        ticket.is_some_and(|ticket| self.gate.is_stale(ticket))
     }
 
     /// The attempt begins.

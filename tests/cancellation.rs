@@ -1,14 +1,24 @@
 //! Dropping a call at any await loses nothing.
 #![cfg(feature = "testing")]
 
-use std::future::Future;
-use std::pin::pin;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use evenkeel::testing::{ManualClock, Script};
-use evenkeel::{Budget, Pipeline, Retry};
+use evenkeel::backoff::Backoff;
+use evenkeel::budget::Ratio;
+use evenkeel::clock::Why;
+use evenkeel::report::WaitReason;
+use evenkeel::testing::{Executor, ManualClock, Script, Task};
+use evenkeel::verdict::{Hint, Kind, Verdict};
+use evenkeel::{
+    Breaker, Budget, Bulkhead, Error, Event, Pipeline, RateLimit, Retry, Rng, Throttle, Window,
+};
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -159,4 +169,396 @@ fn a_cancelled_wait_leaves_its_token_to_others() {
     );
     drop(first);
     assert!(pin!(failing()).poll(&mut cx).is_pending(), "it is back");
+}
+
+/// Which line the calls are to meet in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Line {
+    Breaker,
+    Bulkhead,
+    RateLimit,
+    Window,
+}
+
+/// Through which door.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Door {
+    Closure,
+    #[cfg_attr(not(feature = "tower"), allow(dead_code))]
+    Tower,
+}
+
+/// Every policy there is, and calls that use them.
+struct Scene {
+    clock: ManualClock,
+    executor: Executor,
+    budget: Budget,
+    breaker: Breaker,
+    bulkhead: Bulkhead,
+    rate: RateLimit,
+    window: Window,
+    pipeline: Pipeline,
+    /// When each attempt began.
+    begun: Rc<RefCell<Vec<Instant>>>,
+    alive: Rc<Cell<usize>>,
+    most: Rc<Cell<usize>>,
+    /// What attempts waited for.
+    parked: Arc<Mutex<Vec<WaitReason>>>,
+    /// Of the service behind the tower door.
+    #[cfg(feature = "tower")]
+    permits: Arc<tokio::sync::Semaphore>,
+}
+
+struct Living(Rc<Cell<usize>>);
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+type Made = Pin<Box<dyn Future<Output = Result<(), Error<&'static str>>>>>;
+
+/// Polled so many times and then dropped.
+struct Cut {
+    inner: Option<Made>,
+    polls: usize,
+    done: Rc<Cell<bool>>,
+}
+
+impl Future for Cut {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.polls == 0 {
+            self.inner = None;
+        }
+        let Some(inner) = &mut self.inner else {
+            return Poll::Ready(());
+        };
+        if inner.as_mut().poll(cx).is_ready() {
+            self.done.set(true);
+            self.inner = None;
+            return Poll::Ready(());
+        }
+        self.polls -= 1;
+        if self.polls == 0 {
+            self.inner = None;
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+/// One in 20 ms, or 20 and no more for a long time.
+fn rate_of(line: Line) -> RateLimit {
+    match line {
+        Line::RateLimit => RateLimit::per_second(50).burst(1),
+        _ => RateLimit::new(1, ms(1_000_000)).burst(20),
+    }
+}
+
+impl Scene {
+    fn new(line: Line) -> Self {
+        let clock = ManualClock::new();
+        let budget = Budget::new(Ratio::millionths(1)).capacity(50);
+        let places = if line == Line::Bulkhead { 1 } else { 9 };
+        let bulkhead = Bulkhead::new(places).queue(20);
+        let rate = rate_of(line);
+        let (window, breaker) = (Window::new(), Breaker::new());
+        let breaker = breaker.cooldown(Backoff::constant(ms(400))).ramp(ms(0));
+        let breaker = match line {
+            Line::Breaker => breaker.consecutive_failures(2).failure_ratio(None),
+            _ => breaker.consecutive_failures(None).failure_ratio(None),
+        };
+        if line == Line::Window {
+            let permit = window.try_acquire(clock.now()).expect("it is open");
+            let quiet = Verdict::new(Kind::Overloaded).hint(Hint::After(ms(200)));
+            let _ = permit.record(quiet, ms(1), clock.now());
+        }
+        let parked = Arc::<Mutex<Vec<_>>>::default();
+        let told = Arc::clone(&parked);
+        let pipeline = Pipeline::new()
+            .observer(move |event: &Event| {
+                if let Event::Parked { reason, .. } = event {
+                    told.lock().expect("nobody panics").push(*reason);
+                }
+            })
+            .deadline(ms(60_000))
+            .timeout(ms(300))
+            .retry(Retry::constant(ms(30)).budget(budget.clone()))
+            .throttle(Throttle::new().least(1000))
+            .bulkhead(bulkhead.clone())
+            .window(window.clone())
+            .rate_limit(rate.clone())
+            .breaker(breaker.clone())
+            .rng(Rng::seeded(1))
+            .clock(clock.clock());
+        Self {
+            executor: Executor::new(&clock),
+            clock,
+            budget,
+            breaker,
+            bulkhead,
+            rate,
+            window,
+            pipeline,
+            begun: Rc::default(),
+            alive: Rc::default(),
+            most: Rc::default(),
+            parked,
+            #[cfg(feature = "tower")]
+            permits: Arc::new(tokio::sync::Semaphore::new(2)),
+        }
+    }
+
+    /// A call that fails, hangs until its timeout, or succeeds at its first attempt, and then
+    /// succeeds.
+    fn call(&self, door: Door, first: u32) -> Made {
+        let (clock, begun) = (self.clock.clone(), Rc::clone(&self.begun));
+        let (alive, most) = (Rc::clone(&self.alive), Rc::clone(&self.most));
+        let attempts = Rc::new(Cell::new(0));
+        let attempt = move || {
+            begun.borrow_mut().push(clock.now());
+            alive.set(alive.get() + 1);
+            most.set(most.get().max(alive.get()));
+            let living = Living(Rc::clone(&alive));
+            let number = attempts.replace(attempts.get() + 1);
+            let end = clock.now() + ms(10);
+            let sleep = clock.clock().sleep_until(end, Why::Other);
+            async move {
+                sleep.await;
+                if number == 0 && first == 1 {
+                    pending::<()>().await;
+                }
+                drop(living);
+                match (number, first) {
+                    (0, 0) => Err("busy"),
+                    _ => Ok(()),
+                }
+            }
+        };
+        let pipeline = self.pipeline.clone();
+        match door {
+            Door::Closure => Box::pin(async move { pipeline.run(|_| attempt()).await }),
+            #[cfg(not(feature = "tower"))]
+            Door::Tower => unreachable!("there is none"),
+            #[cfg(feature = "tower")]
+            Door::Tower => {
+                use tower::limit::GlobalConcurrencyLimitLayer;
+                use tower::{Layer, ServiceExt};
+                let attempt = Rc::new(attempt);
+                let service = tower::service_fn(move |()| attempt());
+                let limit = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&self.permits));
+                Box::pin(pipeline.layer(limit.layer(service)).oneshot(()))
+            }
+        }
+    }
+
+    fn check(&self, door: Door, line: Line, context: &str) {
+        assert_eq!(self.alive.get(), 0, "{context}: an attempt lives on");
+        let pending = self.clock.pending();
+        assert!(pending.is_empty(), "{context}: {pending:?}");
+        let places = self.bulkhead.snapshot();
+        assert_eq!((places.in_flight, places.waiting), (0, 0), "{context}");
+        let window = self.window.snapshot();
+        assert_eq!((window.in_flight, window.parked), (0, 0), "{context}");
+        assert_eq!(
+            self.breaker.snapshot(self.clock.now()).probes,
+            0,
+            "{context}"
+        );
+
+        // Whatever began is paid for, and nothing else.
+        let begun = self.begun.borrow();
+        let budget = self.budget.snapshot();
+        let all = u64::try_from(begun.len()).expect("few");
+        assert_eq!(
+            budget.first_attempts + budget.extra_attempts,
+            all,
+            "{context}"
+        );
+        #[allow(clippy::cast_precision_loss)]
+        let left = 50.0 - budget.extra_attempts as f64;
+        assert!(
+            (budget.available - left).abs() < 1e-3,
+            "{context}: {budget:?}"
+        );
+
+        // The rate is where it would be if only those had asked that began. (One that waits for the
+        // service behind to be ready begins later than it took its token.)
+        let now = self.clock.now();
+        if (door, line) != (Door::Tower, Line::RateLimit) {
+            let alone = rate_of(line);
+            for at in begun.iter() {
+                alone.try_acquire(*at).expect("none began too early");
+            }
+            let left = self.rate.snapshot(now);
+            assert_eq!(left, alone.snapshot(now), "{context}");
+        }
+        #[cfg(feature = "tower")]
+        assert_eq!(self.permits.available_permits(), 2, "{context}");
+    }
+
+    /// Asked last: it lets time pass.
+    fn lets_others_on(&self, context: &str) {
+        let now = self.clock.now() + ms(120_000);
+        let places: Vec<_> = std::iter::from_fn(|| self.bulkhead.try_acquire()).collect();
+        assert_eq!(places.len(), self.bulkhead.snapshot().limit as usize);
+        assert!(self.window.try_acquire(now).is_ok(), "{context}");
+        let now = now + ms(10_000_000);
+        let probe = self.breaker.try_acquire(now, &Rng::seeded(1));
+        assert!(probe.is_ok(), "{context}: {:?}", self.breaker.snapshot(now));
+        assert!(self.rate.try_acquire(now).is_ok(), "{context}");
+    }
+}
+
+#[test]
+fn one_of_many_calls_dropped_after_any_poll_gives_back_all_it_held_and_its_turn() {
+    let doors = [
+        Door::Closure,
+        #[cfg(feature = "tower")]
+        Door::Tower,
+    ];
+    let mut scenes = 0;
+    for door in doors {
+        for line in [Line::Breaker, Line::Bulkhead, Line::RateLimit, Line::Window] {
+            let (mut longest, mut met) = (0, Vec::new());
+            for victim in 0..5 {
+                for polls in 0.. {
+                    let context = format!("{door:?}, {line:?}, call {victim} after {polls} polls");
+                    let scene = Scene::new(line);
+                    let done = Rc::new(Cell::new(false));
+                    let mut others = Vec::new();
+                    for id in 0..5 {
+                        let call = scene.call(door, id % 3);
+                        if id == victim {
+                            let (inner, done) = (Some(call), Rc::clone(&done));
+                            let _ = scene.executor.spawn(Cut { inner, polls, done });
+                        } else {
+                            others.push(scene.executor.spawn(call));
+                        }
+                    }
+                    assert_eq!(
+                        scene.executor.run(),
+                        0,
+                        "{context}: somebody waits for ever"
+                    );
+                    for other in others {
+                        let got = other.take().expect("done");
+                        // Only a first attempt that finds the breaker open is refused.
+                        assert!(got.is_ok() || line == Line::Breaker, "{context}: {got:?}");
+                    }
+                    if line == Line::Bulkhead {
+                        assert_eq!(scene.most.get(), 1, "{context}");
+                    }
+                    if line == Line::Breaker {
+                        // Nobody had to wait until a probe was given up for lost.
+                        assert!(scene.clock.elapsed() < ms(9000), "{context}");
+                    }
+                    scene.check(door, line, &context);
+                    scene.lets_others_on(&context);
+                    scenes += 1;
+                    longest = longest.max(polls);
+                    met.extend(scene.parked.lock().expect("nobody panics").iter().copied());
+                    if done.get() {
+                        break;
+                    }
+                }
+            }
+            assert!(longest >= 4, "{line:?}: nobody waited");
+            let reason = match line {
+                Line::Breaker => WaitReason::Breaker,
+                Line::Bulkhead => WaitReason::Bulkhead,
+                Line::RateLimit => WaitReason::RateLimit,
+                Line::Window => WaitReason::Window,
+            };
+            assert!(met.contains(&reason), "{line:?}: nobody met in it");
+        }
+    }
+    assert!(scenes > 100, "{scenes}");
+}
+
+#[test]
+fn a_panic_in_the_attempt_the_classifier_or_the_observer_leaves_nothing_behind() {
+    for line in [Line::Breaker, Line::Bulkhead, Line::RateLimit, Line::Window] {
+        for place in ["attempt", "outcome", "classifier", "observer"] {
+            // The n-th time that it is come by.
+            for nth in 0..12 {
+                let context = format!("{line:?}: {place} {nth}");
+                let scene = Scene::new(line);
+                let countdown = Arc::new(AtomicUsize::new(nth));
+                let due = move |here: &str| {
+                    here == place && {
+                        let before = countdown.load(Ordering::Relaxed);
+                        countdown.store(before.wrapping_sub(1), Ordering::Relaxed);
+                        before == 0
+                    }
+                };
+                let (in_observer, in_classifier) = (due.clone(), due.clone());
+                let pipeline = scene
+                    .pipeline
+                    .clone()
+                    .observer(move |_: &evenkeel::Event| assert!(!in_observer("observer")))
+                    .classify(evenkeel::verdict::by(
+                        move |outcome: Result<&(), &&'static str>| {
+                            assert!(!in_classifier("classifier"));
+                            match outcome {
+                                Ok(()) => Verdict::success(),
+                                Err(_) => Verdict::transient(),
+                            }
+                        },
+                    ));
+                let tasks: Vec<_> = (0..5_u32)
+                    .map(|id| {
+                        let (pipeline, clock) = (pipeline.clone(), scene.clock.clone());
+                        let (begun, due) = (Rc::clone(&scene.begun), due.clone());
+                        let call = async move {
+                            let call = pipeline.run(|attempt| {
+                                begun.borrow_mut().push(clock.now());
+                                assert!(!due("attempt"));
+                                let end = clock.now() + ms(10);
+                                let sleep = clock.clock().sleep_until(end, Why::Other);
+                                let due = due.clone();
+                                async move {
+                                    sleep.await;
+                                    assert!(!due("outcome"));
+                                    match (id % 2, attempt.number()) {
+                                        (0, 1) => Err("busy"),
+                                        _ => Ok(()),
+                                    }
+                                }
+                            });
+                            call.await
+                        };
+                        scene.executor.spawn(Caught(Box::pin(call)))
+                    })
+                    .collect();
+                assert_eq!(
+                    scene.executor.run(),
+                    0,
+                    "{context}: somebody waits for ever"
+                );
+                let panicked = tasks.iter().filter_map(Task::take).filter(Option::is_none);
+                assert!(panicked.count() <= 1, "{context}: spread");
+                scene.check(Door::Closure, line, &context);
+                scene.lets_others_on(&context);
+            }
+        }
+    }
+}
+
+/// `None`: it panicked.
+struct Caught(Made);
+
+impl Future for Caught {
+    type Output = Option<Result<(), Error<&'static str>>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let poll = || self.0.as_mut().poll(cx);
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+            Ok(polled) => polled.map(Some),
+            Err(_) => Poll::Ready(None),
+        }
+    }
 }

@@ -207,8 +207,8 @@ fn a_learned_limit_moves_and_says_so() {
     let now = Instant::now();
     let permit = bulkhead.try_acquire().unwrap();
     let change = permit.failed(MS, now);
-    assert_eq!(change, Some(Change::Moved { from: 10, to: 9 }));
-    assert_eq!(bulkhead.snapshot().limit, 9);
+    assert_eq!(change, Some(Change::Moved { from: 10, to: 3 }));
+    assert_eq!(bulkhead.snapshot().limit, 3);
     // One in flight is far from the limit: a good answer says nothing.
     for _ in 0..100 {
         assert_eq!(bulkhead.try_acquire().unwrap().answered(MS, now), None);

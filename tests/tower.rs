@@ -2,18 +2,23 @@
 #![cfg(all(feature = "testing", feature = "tower"))]
 
 use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use evenkeel::http::Idempotent;
+use evenkeel::pipeline::Protocol;
 use evenkeel::report::Stop;
 use evenkeel::testing::{ManualClock, Reply, ScriptedService, block_on};
-use evenkeel::verdict::EveryError;
-use evenkeel::{Cause, Deadline, Pipeline, Report, Retry, Rng};
+use evenkeel::verdict::{Classify, EveryError, Hint, Kind, Verdict};
+use evenkeel::{
+    Breaker, Bulkhead, Cause, Deadline, Key, Keyed, Pipeline, Priority, RateLimit, Report, Retry,
+    Rng, Throttle, Window,
+};
 use http::{Method, Request};
-use tower::limit::ConcurrencyLimit;
+use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 fn ms(count: u64) -> Duration {
@@ -671,4 +676,343 @@ fn a_request_is_not_copied_where_no_retry_could_follow() {
         let _ = block_on(&clock, pipeline.layer(refuse()).oneshot(Counted));
         assert_eq!(COPIES.load(Ordering::Relaxed), copies);
     }
+}
+
+/// Tells the window that the service asked for quiet.
+fn hush(window: &Window, length: Duration, now: Instant) {
+    let permit = window.try_acquire(now).expect("it is open");
+    let verdict = Verdict::new(Kind::Overloaded).hint(Hint::After(length));
+    permit.record(verdict, ms(1), now).expect("it is told");
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+type Boxed = tower::util::BoxCloneServiceLayer<Limited, u32, u32, evenkeel::Error<&'static str>>;
+type Plain = tower::util::BoxCloneService<u32, u32, evenkeel::Error<&'static str>>;
+
+/// Each policy as a layer, whether a call that comes now has to wait, and all of them together.
+fn layers(clogged: bool) -> Vec<(&'static str, Boxed)> {
+    fn boxed<L>(layer: L) -> Boxed
+    where
+        L: Layer<Limited> + Send + Sync + 'static,
+        L::Service: Service<u32, Response = u32, Error = evenkeel::Error<&'static str>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        <L::Service as Service<u32>>::Future: Send + 'static,
+    {
+        tower::util::BoxCloneServiceLayer::new(layer)
+    }
+    let bulkhead = Bulkhead::new(2).queue(9);
+    let rate = RateLimit::per_second(1).burst(20);
+    let window = Window::new();
+    if clogged {
+        // For ever.
+        for _ in 0..2 {
+            std::mem::forget(bulkhead.try_acquire());
+        }
+        for _ in 0..20 {
+            rate.try_acquire(now()).expect("the burst");
+        }
+        hush(&window, ms(5000), now());
+    }
+    let retry = Retry::constant(ms(1000)).max_attempts(2);
+    let all = Pipeline::new()
+        .retry(retry.clone())
+        .throttle(Throttle::new())
+        .bulkhead(Bulkhead::new(9))
+        .window(window.clone())
+        .rate_limit(rate.clone())
+        .breaker(Breaker::new())
+        .timeout(ms(10_000));
+    let mut layers = vec![
+        ("bulkhead", boxed(bulkhead)),
+        ("rate", boxed(rate)),
+        ("window", boxed(window)),
+        ("all", boxed(all)),
+        ("retry", boxed(retry)),
+    ];
+    if !clogged {
+        layers.push(("breaker", boxed(Breaker::new())));
+        layers.push(("throttle", boxed(Throttle::new())));
+    }
+    layers
+}
+
+type Limited = ConcurrencyLimit<Service1>;
+
+/// Answers in 10 ms, and says no to zero.
+#[derive(Clone)]
+struct Service1;
+
+impl Service<u32> for Service1 {
+    type Response = u32;
+    type Error = &'static str;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<u32, &'static str>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, number: u32) -> Self::Future {
+        Box::pin(async move {
+            tokio::time::sleep(ms(10)).await;
+            if number == 0 { Err("zero") } else { Ok(number) }
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_in_any_line_holds_no_readiness_of_the_service_behind() {
+    for (name, layer) in layers(true) {
+        let permits = Arc::new(tokio::sync::Semaphore::new(1));
+        let limit = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits));
+        let limited = limit.layer(Service1);
+        let mut service: Plain = layer.layer(limited.clone());
+        let waker = Waker::noop();
+        let mut cx = Context::from_waker(waker);
+        let mut waiting = Vec::new();
+        for _ in 0..3 {
+            let ready = service.ready().await.expect("the service behind is free");
+            let mut call = Box::pin(ready.call(0));
+            // A retry waits only after its first attempt.
+            for _ in 0..20 {
+                assert!(call.as_mut().poll(&mut cx).is_pending(), "{name}");
+                tokio::time::advance(ms(1)).await;
+            }
+            assert_eq!(permits.available_permits(), 1, "{name}");
+            waiting.push(call);
+        }
+        let direct = tokio::time::timeout(ms(20), limited.oneshot(7)).await;
+        assert_eq!(direct.expect("nobody is in the way"), Ok(7), "{name}");
+        drop(waiting);
+        assert_eq!(permits.available_permits(), 1, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_layer_works_over_a_concurrency_limit_a_buffer_and_load_shed_with_clones() {
+    for (name, layer) in layers(false) {
+        let permits = Arc::new(tokio::sync::Semaphore::new(1));
+        let limit = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits));
+        let service: Plain = layer.layer(limit.layer(Service1));
+        let _idle: Vec<_> = (0..5).map(|_| service.clone()).collect();
+        let busy: Vec<_> = (1..9)
+            .map(|number| tokio::spawn(service.clone().oneshot(number)))
+            .collect();
+        for (number, task) in (1..).zip(busy) {
+            assert_eq!(task.await.expect("no panic"), Ok(number), "{name}");
+        }
+        assert!(service.clone().oneshot(0).await.is_err(), "{name}");
+        assert_eq!(permits.available_permits(), 1, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parked_calls_take_no_place_in_a_buffer_and_load_shed_sheds_only_what_runs() {
+    let window = Window::new();
+    hush(&window, ms(5000), now());
+    let buffered = ServiceBuilder::new().buffer(1).service(Service1);
+    let service = Pipeline::new()
+        .window(window.clone())
+        .layer(buffered.clone());
+    let mut ready = service.clone();
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut call = Box::pin(ready.ready().await.expect("there is room").call(1));
+        let waker = Waker::noop();
+        let mut cx = Context::from_waker(waker);
+        assert!(call.as_mut().poll(&mut cx).is_pending());
+        waiting.push(call);
+    }
+    let direct = tokio::time::timeout(ms(100), buffered.oneshot(7)).await;
+    assert_eq!(direct.expect("nobody is in the way").expect("goes"), 7);
+    drop(waiting);
+
+    let shedding = ServiceBuilder::new()
+        .load_shed()
+        .concurrency_limit(1)
+        .service(Service1);
+    let parked = Pipeline::new().window(window).layer(shedding.clone());
+    let waiting = tokio::spawn(parked.oneshot(1));
+    tokio::time::sleep(ms(1)).await;
+    assert_eq!(shedding.oneshot(7).await.expect("not shed"), 7);
+    assert_eq!(waiting.await.expect("no panic").expect("its turn comes"), 1);
+}
+
+#[test]
+fn a_quota_told_by_a_good_answer_paces_what_follows() {
+    let clock = ManualClock::new();
+    let told = Reply::status(200).header("ratelimit", r#""default";r=2;t=10"#);
+    let service = ScriptedService::new(&clock, [told, Reply::status(200)]);
+    let limits = Keyed::new(RateLimit::per_second(1000).burst(100));
+    let client = http(&clock).rate_limit(limits).layer(service.clone());
+    for _ in 0..4 {
+        let got = block_on(&clock, client.clone().oneshot(request(Method::GET)));
+        assert_eq!(got.expect("a response").status(), 200);
+    }
+    let at: Vec<_> = service.seen().iter().map(|it| it.at).collect();
+    // Two are left for ten seconds.
+    assert_eq!(at, [ms(0), ms(0), ms(5000), ms(10_000)]);
+    let elsewhere = Request::get("http://other/").body(String::new());
+    let elsewhere = client.oneshot(elsewhere.expect("valid"));
+    block_on(&clock, elsewhere).expect("a response");
+    assert_eq!(clock.elapsed(), ms(10_000));
+}
+
+#[test]
+fn a_429_with_retry_after_pauses_the_rate_of_that_host() {
+    let clock = ManualClock::new();
+    let told = Reply::status(429).header("retry-after", "3");
+    let service = ScriptedService::new(&clock, [told, Reply::status(200)]);
+    let limits = Keyed::new(RateLimit::per_second(1000).burst(100));
+    let pipeline = http(&clock).no_window().rate_limit(limits);
+    let client = pipeline.layer(service.clone());
+    // A POST isn't repeated, but what it was told counts.
+    let mut post = request(Method::POST);
+    post.extensions_mut().insert(Idempotent(false));
+    let got = block_on(&clock, client.clone().oneshot(post)).expect("a response");
+    assert_eq!(got.status(), 429);
+    let got = block_on(&clock, client.oneshot(request(Method::POST))).expect("a response");
+    assert_eq!((got.status().as_u16(), clock.elapsed()), (200, ms(3000)));
+    let parked = got
+        .extensions()
+        .get::<Report>()
+        .expect("it waited")
+        .parked();
+    assert_eq!(parked, ms(3000));
+}
+
+#[test]
+fn the_priority_comes_with_the_request() {
+    let clock = ManualClock::new();
+    let throttle = Throttle::new();
+    for call in 0..1000 {
+        let permit = throttle.try_acquire(Priority::Critical, clock.now(), || u64::MAX);
+        let kind = if call % 20 < 9 {
+            Kind::Overloaded
+        } else {
+            Kind::Success
+        };
+        let _ = permit.expect("not shed").record(kind, clock.now());
+    }
+    let service = ScriptedService::new(&clock, [Reply::status(200)]);
+    let client = http(&clock).throttle(throttle).layer(service);
+    let shed = |priority: Option<Priority>| {
+        let calls = (0..60).filter(|_| {
+            let mut request = request(Method::GET);
+            if let Some(priority) = priority {
+                request.extensions_mut().insert(priority);
+            }
+            block_on(&clock, client.clone().oneshot(request)).is_err()
+        });
+        calls.count()
+    };
+    assert_eq!(shed(Some(Priority::Critical)), 0);
+    assert_eq!(shed(None), 0);
+    assert!(shed(Some(Priority::Sheddable)) > 0);
+}
+
+/// Requests name a service, and responses the one that answered.
+#[derive(Clone)]
+struct Redirecting;
+
+#[derive(Clone, Copy)]
+struct Answer {
+    from: &'static str,
+    overloaded: bool,
+}
+
+impl Classify<Answer, Infallible> for Redirecting {
+    fn classify(&self, outcome: Result<&Answer, &Infallible>) -> Verdict {
+        match outcome {
+            Ok(Answer { overloaded, .. }) if *overloaded => {
+                Verdict::new(Kind::Overloaded).hint(Hint::After(ms(5000)))
+            }
+            _ => Verdict::success(),
+        }
+    }
+}
+
+impl Protocol<&'static str, Answer> for Redirecting {
+    type Discard = Ready<()>;
+
+    fn copy(&self, request: &&'static str) -> Option<&'static str> {
+        Some(request)
+    }
+
+    fn discard(&self, _: Answer) -> Ready<()> {
+        ready(())
+    }
+
+    fn key(&self, request: &&'static str) -> Option<Key> {
+        Some(Key::of(request))
+    }
+
+    fn answered_by(&self, answer: &Answer) -> Option<Key> {
+        Some(Key::of(answer.from))
+    }
+
+    fn quota(&self, answer: &Answer, _: std::time::SystemTime) -> Option<evenkeel::http::Quota> {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("ratelimit", r#""default";r=0;t=60"#.parse().expect("valid"));
+        evenkeel::http::quota(&headers, std::time::UNIX_EPOCH).filter(|_| answer.overloaded)
+    }
+}
+
+#[test]
+fn after_a_redirect_what_was_said_is_of_the_service_that_said_it() {
+    let clock = ManualClock::new();
+    let windows = Keyed::new(Window::new());
+    let limits = Keyed::new(RateLimit::per_second(1000).burst(100));
+    let breakers = Keyed::new(Breaker::new().consecutive_failures(1));
+    let answer = Answer {
+        from: "b",
+        overloaded: true,
+    };
+    let service = service_fn(move |_: &'static str| async move { Ok::<_, Infallible>(answer) });
+    let client = Pipeline::new()
+        .classify(Redirecting)
+        .window(windows.clone())
+        .rate_limit(limits.clone())
+        .breaker(breakers.clone())
+        .clock(clock.clock())
+        .layer(service);
+    let got = block_on(&clock, client.oneshot("a")).expect("the last answer");
+    assert!(got.overloaded);
+    let quiet = |name: &'static str| {
+        let window = windows.peek(Key::of(name)).expect("known");
+        window.snapshot().quiet_until
+    };
+    assert_eq!(quiet("a"), None);
+    assert_eq!(quiet("b"), Some(clock.now() + ms(5000)));
+    let rate = limits.peek(Key::of("a")).expect("known");
+    assert!(
+        rate.snapshot(clock.now()).available > 1,
+        "that wasn't its quota"
+    );
+    let breaker = breakers.peek(Key::of("a")).expect("known");
+    assert!(breaker.try_acquire(clock.now(), &Rng::seeded(1)).is_ok());
+}
+
+#[test]
+fn a_refused_call_holds_no_readiness_though_nobody_dropped_it_yet() {
+    let clock = ManualClock::new();
+    let breaker = Breaker::new();
+    breaker.force_open(clock.now());
+    let permits = Arc::new(tokio::sync::Semaphore::new(1));
+    let limit = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits));
+    let limited = limit.layer(Service1);
+    let pipeline = Pipeline::new().breaker(breaker).clock(clock.clock());
+    let mut service = pipeline.layer(limited);
+    let waker = Waker::noop();
+    let mut cx = Context::from_waker(waker);
+    let ready: Poll<Result<(), _>> = Service::<u32>::poll_ready(&mut service, &mut cx);
+    assert!(ready.is_ready());
+    let mut call = Box::pin(service.call(1));
+    assert!(matches!(call.as_mut().poll(&mut cx), Poll::Ready(Err(_))));
+    assert_eq!(permits.available_permits(), 1);
 }

@@ -207,9 +207,14 @@ where
                         let waker = cx.waker();
                         match state.pass_breaker(this.operation, policies, waker, &mut now) {
                             Entry::Refused(cause) => Err(cause),
-                            Entry::Back | Entry::Wait(..) => {
+                            Entry::Back => {
                                 this.operation.stand_down();
                                 this.stage.set(Stage::Waiting);
+                                continue;
+                            }
+                            Entry::Wait(..) => {
+                                this.operation.stand_down();
+                                this.stage.set(Stage::Entering);
                                 continue;
                             }
                             Entry::Go => {
@@ -293,7 +298,10 @@ where
             clear(this.timer.as_mut());
             let outcome = match step {
                 Ok(outcome) => outcome,
-                Err(cause) => return Poll::Ready(Err(state.fail(cause, policies, &mut now))),
+                Err(cause) => {
+                    this.operation.stand_down();
+                    return Poll::Ready(Err(state.fail(cause, policies, &mut now)));
+                }
             };
             let verdict = match &outcome {
                 Outcome::Returned(result) => this.operation.classify(result.as_ref()),

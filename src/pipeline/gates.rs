@@ -160,10 +160,18 @@ impl Passes {
         }
         let answer = enter(self.window.as_mut(), ask);
         if answer != Answer::Go(()) {
+            // It may have got past once, and have to wait here after all.
+            give_back(self.rate_limit.as_mut());
             return (WaitReason::Window, answer);
         }
         // Last of those that can take time: its tokens are for now.
         (WaitReason::RateLimit, enter(self.rate_limit.as_mut(), ask))
+    }
+
+    /// Whether the attempt has to enter again: what let it go may hold no more.
+    #[inline]
+    pub(super) fn are_stale(&self) -> bool {
+        self.window.as_ref().is_some_and(Pass::is_stale)
     }
 
     /// The attempt begins.

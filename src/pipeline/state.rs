@@ -1,12 +1,13 @@
 //! What a call remembers from poll to poll, and what it does with it.
 //!
-//! A call that succeeds at once needs four words of it. All else is a [`Story`], which begins with
+//! A call that succeeds at once needs five words of it. All else is a [`Story`], which begins with
 //! the first failure or hold.
 
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::attempt::Attempt;
+use crate::breaker::Mode;
 use crate::budget::Withdrawal;
 use crate::clock::{Why, until};
 use crate::deadline::{Deadline, later};
@@ -160,7 +161,8 @@ impl State {
         }
     }
 
-    /// Asks the breaker: last of all, for everything before may have taken long.
+    /// Asks the breaker: last of all, for everything before may have taken long. `Wait`: so long that
+    /// it has to stand in line again.
     #[inline]
     pub(super) fn pass_breaker<O: Operation>(
         &mut self,
@@ -172,11 +174,13 @@ impl State {
         if self.is_past_deadline(policies, now) {
             return Entry::Refused(self.past_deadline());
         }
-        let breaker = self
-            .passes
-            .as_mut()
-            .and_then(|passes| passes.breaker.as_mut());
-        let Some(breaker) = breaker else {
+        let Some(passes) = &mut self.passes else {
+            return Entry::Go;
+        };
+        if passes.are_stale() {
+            return Entry::Wait(None, WaitReason::Window);
+        }
+        let Some(breaker) = &mut passes.breaker else {
             return Entry::Go;
         };
         let mut ask = ask(
@@ -272,15 +276,18 @@ impl State {
         }
         let at = now.read(policies);
         let left = retry_at.map(|then| then.saturating_duration_since(at));
+        // A probe is out, and when it comes back nobody knows.
+        let probing = self.number > 0 && left.is_none() && self.breaker_decides(at);
         let room = self.deadline.map(|end| end.left(at));
         let room = room.map(|left| left.saturating_sub(policies.min_time_left));
         let (attempt, key) = (self.number + 1, self.key());
         let observer = policies.observer.as_deref();
         let story = self.story.get_or_insert_with(|| Story::new(policies));
         if reason == Reason::BreakerOpen && self.number > 0 {
-            if let Some(length) = left.filter(|left| room.is_none_or(|room| *left < room)) {
-                // Never at once, or a full half-open breaker would make a hot loop.
-                let length = length.max(LEAST_BREAKER_WAIT);
+            // Never at once, or a full half-open breaker would make a hot loop.
+            let length = left.map(|left| left.max(LEAST_BREAKER_WAIT));
+            let length = length.or(probing.then_some(PROBE_WAIT));
+            if let Some(length) = length.filter(|length| room.is_none_or(|room| *length < room)) {
                 let reason = WaitReason::Breaker;
                 story.wait = Some((Wait { length, reason }, later(at, length)));
                 story.report.parked = story.report.parked.saturating_add(length);
@@ -304,6 +311,12 @@ impl State {
             retry_after: left,
         });
         Entry::Refused(Cause::Rejected(rejected))
+    }
+
+    /// Whether the breaker goes by its own rules, and so will let something through again.
+    fn breaker_decides(&self, at: Instant) -> bool {
+        let breaker = self.passes.as_ref().and_then(|it| it.breaker.as_ref());
+        breaker.is_some_and(|it| it.gate().snapshot(at).mode == Mode::Automatic)
     }
 
     /// Begins an attempt: from here on it counts, and what it cost is spent.
@@ -524,7 +537,7 @@ impl State {
         let own_hint = hint.filter(|_| elsewhere.is_none());
         let mut outcome = outcome(own, own_hint, latency, policies, now);
         outcome.timed_out = matches!(came, Outcome::TimedOut(_));
-        outcome.quota = quota;
+        outcome.quota = quota.filter(|_| elsewhere.is_none());
         let changes = passes.settle(&mut outcome);
         now.0 = outcome.moment;
         let heard = elsewhere.and_then(|key| {
@@ -690,3 +703,6 @@ fn outcome<'a>(
 
 /// Between a retry that an open breaker refused and its next try.
 const LEAST_BREAKER_WAIT: Duration = Duration::from_millis(10);
+
+/// The same where a probe is out.
+const PROBE_WAIT: Duration = Duration::from_millis(100);

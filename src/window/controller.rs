@@ -302,7 +302,6 @@ impl Controller {
         if self.quiet_until(now).is_some_and(|known| until <= known) {
             return None;
         }
-        let first = self.quiet_until(now).is_none();
         self.mode = Mode::Limited;
         self.why = Why::Quiet;
         self.renew();
@@ -310,7 +309,7 @@ impl Controller {
         self.threshold = 0.8 * self.rate;
         self.quiet_until = Some(until);
         self.pause = Some((until, fraction(draws)));
-        first.then_some(Step::Quiet)
+        Some(Step::Quiet)
     }
 
     fn decrease(&mut self, now: Instant, draws: &mut Draws) -> Step {

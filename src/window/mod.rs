@@ -429,6 +429,12 @@ impl Gate for Window {
         self.shared.abandon(ticket);
     }
 
+    /// It was given before the window shrank or was told to be quiet.
+    fn is_stale(&self, ticket: &Ticket) -> bool {
+        let word = self.shared.word.load(Ordering::Relaxed);
+        word & LIMITED != 0 && word >> 1 != ticket.ticket.epoch
+    }
+
     fn closed_until(&self, now: Instant) -> Option<Instant> {
         if self.shared.word.load(Ordering::Relaxed) & LIMITED == 0 {
             return None;
@@ -563,9 +569,10 @@ impl Shared {
         }
     }
 
-    /// Reads the counters, changes the controller, and tells those who don't take the lock.
+    /// Reads the counters, changes the controller, and tells those who don't take the lock, and
+    /// those whom a new quiet makes too late.
     fn change<R>(&self, now: Instant, change: impl FnOnce(&mut Limiter) -> R) -> R {
-        self.room.with(Some(now), |limiter| {
+        self.room.replan(now, |limiter| {
             let (good, arrived) = (
                 self.good.load(Ordering::Relaxed),
                 self.arrived.load(Ordering::Relaxed),

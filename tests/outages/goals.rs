@@ -45,8 +45,9 @@ fn after_maintenance_a_fleet_comes_back_without_a_stampede() {
 #[test]
 fn many_small_clients_are_held_within_bounds_as_well() {
     for scenario in [S1, S2] {
-        let window = Played::of(&scenario.clients(1000), &policies::window());
-        let none = Played::of(&scenario.clients(1000), &policies::none());
+        let many = scenario.clients(1000);
+        let window = Played::of(&many, &policies::window());
+        let none = Played::of(&many, &policies::none());
         assert!(window.share() > none.share() + 0.02);
         assert!(window.mean(|it| it.worst) <= 2.2);
         assert!(window.mean(|it| it.recovery) <= 5.0);
@@ -71,12 +72,12 @@ fn a_service_that_became_slower_for_good_is_not_limited_for_good() {
             },
         )
     };
-    let late = slower.fault_at(30 * SECOND, 150 * SECOND);
+    let late = slower.fault_at(30 * SECOND, 120 * SECOND);
     let window = Played::of(&late, &policies::window());
     let none = Played::of(&late, &policies::none());
     let during = |it: &Played| it.mean(|it| it.during);
     assert!(
-        during(&window) > 0.85 * during(&none),
+        during(&window) > 0.8 * during(&none),
         "{} {}",
         during(&window),
         during(&none)
