@@ -14,7 +14,11 @@ use std::time::{Duration, Instant};
 use evenkeel::backoff::Backoff;
 use evenkeel::budget::Ratio;
 use evenkeel::http::retry_after;
-use evenkeel::{Budget, Pipeline, Retry};
+use evenkeel::verdict::{Kind, Verdict};
+use evenkeel::{
+    Breaker, Budget, Bulkhead, Key, Keyed, Pipeline, Priority, RateLimit, Retry, Rng, Throttle,
+    Window,
+};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tower::{Layer, Service, service_fn};
 
@@ -89,8 +93,17 @@ fn cases() -> Vec<Case> {
         ("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"),
     ]);
     let mut delays = Backoff::exponential(Duration::from_millis(100)).delays();
+    let with_window: &'static Pipeline = leak(Pipeline::new().window(Window::new()));
+    let bare_pipeline: &'static Pipeline = leak(Pipeline::new());
+    let all: &'static Pipeline = leak(
+        Pipeline::new()
+            .deadline(Duration::from_secs(10))
+            .retry(Retry::default().budget(plenty()))
+            .breaker(Breaker::new())
+            .timeout(Duration::from_secs(2)),
+    );
 
-    vec![
+    let mut cases = vec![
         case("floor: one atomic addition", || {
             black_box(counter.fetch_add(1, Ordering::Relaxed));
         }),
@@ -134,6 +147,103 @@ fn cases() -> Vec<Case> {
         }),
         case("one backoff delay with full jitter", move || {
             black_box(delays.next());
+        }),
+        case("no policy, ready plain future", || {
+            let _ = black_box(now(bare_pipeline.run(|_| ready(Ok::<_, ()>(black_box(7))))));
+        }),
+        case("window in a pipeline, ready plain future", || {
+            let _ = black_box(now(with_window.run(|_| ready(Ok::<_, ()>(black_box(7))))));
+        }),
+        case(
+            "deadline, retry with budget, breaker, timeout; ready plain future",
+            || {
+                let _ = black_box(now(all.run(|_| ready(Ok::<_, ()>(black_box(7))))));
+            },
+        ),
+    ];
+    cases.extend(gates());
+    cases
+}
+
+/// The policies in front of every attempt, by themselves. The moment is given, but where it says so.
+fn gates() -> Vec<Case> {
+    let pair: &'static [AtomicU64; 2] = Box::leak(Box::default());
+    let moment = Instant::now();
+    let (rng, kept) = (Rng::default(), Rng::default());
+    let latency = Duration::from_millis(1);
+    let window = Window::new();
+    let by_time = Breaker::new();
+    let clocked = Breaker::new();
+    let in_row = Breaker::new().failure_ratio(None);
+    let by_calls = Breaker::new()
+        .consecutive_failures(None)
+        .window_of_calls(100);
+    let open = Breaker::new();
+    open.force_open(moment);
+    let scattered: Vec<Breaker> = (0..10_000).map(|_| Breaker::new()).collect();
+    let keyed = Keyed::new(Breaker::new());
+    let keys: Vec<Key> = (0..10_000).map(Key::of).collect();
+    let (mut next, mut next_key) = (0, 0);
+    let bulkhead = Bulkhead::new(10);
+    let rate = RateLimit::new(u32::MAX, Duration::from_secs(1));
+    let throttle = Throttle::new();
+    let calls = move |breaker: &Breaker, now: Instant| {
+        if let Ok(permit) = breaker.try_acquire(now, &rng) {
+            let _ = black_box(permit.record(Verdict::success(), now, &rng));
+        }
+    };
+    let (a, b, c, d, e, f) = (
+        calls.clone(),
+        calls.clone(),
+        calls.clone(),
+        calls.clone(),
+        calls.clone(),
+        calls,
+    );
+    vec![
+        case("floor: a pair of shared counters", || {
+            black_box(pair[0].fetch_add(1, Ordering::Relaxed));
+            black_box(pair[1].fetch_add(1, Ordering::Relaxed));
+        }),
+        case("window, open", move || {
+            if let Ok(permit) = window.try_acquire(moment) {
+                let _ = black_box(permit.record(Verdict::success(), latency, moment));
+            }
+        }),
+        case("breaker, closed, window of time", move || {
+            a(&by_time, moment)
+        }),
+        case("breaker, the same with its clock read", move || {
+            b(&clocked, Instant::now());
+        }),
+        case("breaker, closed, failures in a row", move || {
+            c(&in_row, moment)
+        }),
+        case("breaker, closed, the last 100 calls", move || {
+            d(&by_calls, moment);
+        }),
+        case("breaker, open, refuses", move || {
+            let _ = black_box(open.try_acquire(moment, &kept).is_ok());
+        }),
+        case("breaker, closed, one of 10,000 scattered", move || {
+            next = (next + 7_919) % scattered.len();
+            e(&scattered[next], moment);
+        }),
+        case("breaker of one of 10,000 keys", move || {
+            next_key = (next_key + 7_919) % keys.len();
+            let entry = keyed.get(keys[next_key], || moment);
+            f(&entry.into_inner(), moment);
+        }),
+        case("bulkhead, free", move || {
+            drop(black_box(bulkhead.try_acquire()));
+        }),
+        case("rate limit, allowed", move || {
+            let _ = black_box(rate.try_acquire(moment));
+        }),
+        case("throttle, healthy", move || {
+            if let Ok(permit) = throttle.try_acquire(Priority::Normal, moment, || 0) {
+                let _ = black_box(permit.record(Kind::Success, moment));
+            }
         }),
     ]
 }

@@ -187,18 +187,21 @@ impl Passes {
         self.rate_limit.is_some()
     }
 
-    /// Tells each gate that has a ticket out how the attempt ended.
-    pub(super) fn settle(&mut self, outcome: &mut Outcome<'_>) -> [Option<Change>; 5] {
-        [
-            settle(self.throttle.as_mut(), outcome),
-            match &mut self.bulkhead {
-                Some(bulkhead) if bulkhead.gate().holds_bodies() => bulkhead.note(outcome),
-                bulkhead => settle(bulkhead.as_mut(), outcome),
-            },
-            settle(self.window.as_mut(), outcome),
-            settle(self.rate_limit.as_mut(), outcome),
-            settle(self.breaker.as_mut(), outcome),
-        ]
+    /// Tells each gate that has a ticket out how the attempt ended. No change, no allocation.
+    #[inline]
+    pub(super) fn settle(&mut self, outcome: &mut Outcome<'_>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        settle(self.throttle.as_mut(), outcome, &mut changes);
+        match &mut self.bulkhead {
+            Some(bulkhead) if bulkhead.gate().holds_bodies() => {
+                changes.extend(bulkhead.note(outcome));
+            }
+            bulkhead => settle(bulkhead.as_mut(), outcome, &mut changes),
+        }
+        settle(self.window.as_mut(), outcome, &mut changes);
+        settle(self.rate_limit.as_mut(), outcome, &mut changes);
+        settle(self.breaker.as_mut(), outcome, &mut changes);
+        changes
     }
 
     /// The permit that goes on with a response's body.
@@ -265,8 +268,14 @@ fn enter<G: Gate>(pass: Option<&mut Pass<G>>, ask: &mut Ask<'_>) -> Answer<()> {
 }
 
 #[inline]
-fn settle<G: Gate>(pass: Option<&mut Pass<G>>, outcome: &mut Outcome<'_>) -> Option<Change> {
-    pass?.settle(outcome)
+fn settle<G: Gate>(
+    pass: Option<&mut Pass<G>>,
+    outcome: &mut Outcome<'_>,
+    changes: &mut Vec<Change>,
+) {
+    if let Some(change) = pass.and_then(|pass| pass.settle(outcome)) {
+        changes.push(change);
+    }
 }
 
 fn give_back<G: Gate>(pass: Option<&mut Pass<G>>) {

@@ -545,8 +545,8 @@ impl State {
             let mut outcome = self::outcome(verdict, hint, latency, policies, now);
             window.hear(&mut outcome)
         });
-        for change in changes.into_iter().chain([heard]) {
-            self.tell_change(change, self.number, policies);
+        for change in changes.into_iter().chain(heard) {
+            self.tell_change(Some(change), self.number, policies);
         }
     }
 

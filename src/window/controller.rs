@@ -463,9 +463,14 @@ impl Ring {
     }
 
     fn push_good(&mut self, count: u64, now: Instant) {
-        for _ in 0..count.min(KEPT.into()) {
-            self.push(false, false, now);
+        if count < KEPT.into() {
+            (0..count).for_each(|_| self.push(false, false, now));
+            return;
         }
+        // All that is kept is good.
+        self.push(false, false, now);
+        self.times = [self.times[self.last as usize]; 16];
+        (self.failed, self.late, self.count) = (0, 0, KEPT);
     }
 
     fn clear(&mut self) {

@@ -136,6 +136,8 @@ struct Limiter {
     patience: Duration,
     /// Somebody may be in line.
     parked: bool,
+    /// When a good answer was looked at last.
+    sampled: Option<Instant>,
 }
 
 impl Window {
@@ -188,11 +190,11 @@ impl Window {
     /// use std::time::{Duration, Instant};
     ///
     /// let (window, now, latency) = (Window::new(), Instant::now(), Duration::from_millis(80));
-    /// for _ in 0..3 {
+    /// for _ in 0..2 {
     ///     let permit = window.try_acquire(now).unwrap();
     ///     let _ = permit.record(Verdict::transient(), latency, now);
     /// }
-    /// let rejected = window.try_acquire(now).unwrap_err(); // three of three failed
+    /// let rejected = window.try_acquire(now).unwrap_err(); // two of two failed
     /// assert!(rejected.retry_at().unwrap() > now);
     /// ```
     #[inline]
@@ -234,6 +236,7 @@ impl Window {
             arrived: 0,
             patience: PATIENCE,
             parked: false,
+            sampled: None,
         };
         Self {
             shared: Arc::new(Shared {
@@ -332,6 +335,15 @@ pub(crate) struct Ticket {
     first: bool,
 }
 
+/// What became of a success.
+enum Counted {
+    /// It isn't one of those that are only counted.
+    Not,
+    Plainly,
+    /// It is counted, and one of those that are looked at.
+    ToBeLookedAt,
+}
+
 impl Ticket {
     const fn open(word: u64, first: bool) -> Self {
         let (epoch, counted) = (word >> 1, false);
@@ -354,6 +366,30 @@ impl Permit<'_> {
     #[inline]
     #[allow(clippy::must_use_candidate)] // the change is for those who tell it
     pub fn record(mut self, verdict: Verdict, latency: Duration, now: Instant) -> Option<Change> {
+        let ticket = self.ticket.take()?;
+        if verdict.is_success() {
+            match self.window.shared.count(ticket, Some(latency), None) {
+                Counted::Plainly => return None,
+                Counted::ToBeLookedAt => {
+                    self.window.shared.sample(now, Some(latency));
+                    return None;
+                }
+                Counted::Not => {}
+            }
+        }
+        self.window.record(ticket, verdict, latency, now)
+    }
+}
+
+impl Window {
+    #[cold]
+    fn record(
+        &self,
+        ticket: Ticket,
+        verdict: Verdict,
+        latency: Duration,
+        now: Instant,
+    ) -> Option<Change> {
         let mut outcome = Outcome {
             verdict,
             hint: match verdict.server_hint() {
@@ -368,7 +404,7 @@ impl Permit<'_> {
             moment: Some(now),
             rng: &Rng::thread_local(),
         };
-        match self.window.settle(self.ticket.take()?, &mut outcome)? {
+        match self.shared.settle(ticket, &mut outcome)? {
             event::Change::Window(change) => Some(change),
             _ => None,
         }
@@ -407,19 +443,14 @@ impl Gate for Window {
     #[inline]
     fn settle(&self, ticket: Ticket, outcome: &mut Outcome<'_>) -> Option<event::Change> {
         let shared = &*self.shared;
-        let open = ticket.ticket.epoch << 1;
-        if outcome.verdict.is_success() && shared.word.load(Ordering::Relaxed) == open {
-            let usual = shared.usual.load(Ordering::Relaxed);
-            let in_time = match outcome.latency {
-                Some(latency) => nanos(latency) <= late_after(usual, outcome.timeout.map(nanos)),
-                None => true,
-            };
-            if in_time && !ticket.ticket.counted {
-                let count = shared.good.fetch_add(1, Ordering::Relaxed);
-                if count & (shared.stride.load(Ordering::Relaxed) - 1) == 0 {
-                    shared.sample(outcome);
+        if outcome.verdict.is_success() {
+            match shared.count(ticket, outcome.latency, outcome.timeout) {
+                Counted::Plainly => return None,
+                Counted::ToBeLookedAt => {
+                    shared.sample(outcome.now(), outcome.latency);
+                    return None;
                 }
-                return None;
+                Counted::Not => {}
             }
         }
         shared.settle(ticket, outcome)
@@ -445,6 +476,31 @@ impl Gate for Window {
 }
 
 impl Shared {
+    /// Counts a success while open, if it was in time.
+    #[inline]
+    fn count(
+        &self,
+        ticket: Ticket,
+        latency: Option<Duration>,
+        timeout: Option<Duration>,
+    ) -> Counted {
+        let open = ticket.ticket.epoch << 1;
+        if ticket.ticket.counted || self.word.load(Ordering::Relaxed) != open {
+            return Counted::Not;
+        }
+        if let Some(latency) = latency {
+            let usual = self.usual.load(Ordering::Relaxed);
+            if nanos(latency) > late_after(usual, timeout.map(nanos)) {
+                return Counted::Not;
+            }
+        }
+        let count = self.good.fetch_add(1, Ordering::Relaxed);
+        if count & (self.stride.load(Ordering::Relaxed) - 1) == 0 {
+            return Counted::ToBeLookedAt;
+        }
+        Counted::Plainly
+    }
+
     #[cold]
     fn ask_limited(
         &self,
@@ -492,10 +548,12 @@ impl Shared {
 
     /// Looks at one of many good answers.
     #[cold]
-    fn sample(&self, outcome: &mut Outcome<'_>) {
-        let now = outcome.now();
-        let latency = outcome.latency;
+    fn sample(&self, now: Instant, latency: Option<Duration>) {
         self.change(now, |limiter| {
+            let before = limiter.sampled.replace(now);
+            let since = before.map(|before| now.saturating_duration_since(before));
+            let every = self.stride.load(Ordering::Relaxed);
+            self.stride.store(stride(every, since), Ordering::Relaxed);
             limiter.controller.saw_good(now);
             if let Some(latency) = latency {
                 limiter.controller.learn(latency.as_secs_f64());
@@ -586,7 +644,6 @@ impl Shared {
             it.tally(fresh.wrapping_add(others), fresh, now);
             let result = change(limiter);
             let it = &limiter.controller;
-            self.stride.store(stride(it.demand()), Ordering::Relaxed);
             let usual = Duration::try_from_secs_f64(it.usual()).unwrap_or_default();
             self.usual.store(nanos(usual), Ordering::Relaxed);
             let least = Duration::try_from_secs_f64(it.least_time()).unwrap_or_default();
@@ -702,11 +759,14 @@ pub enum Why {
     Quiet,
 }
 
-/// How often to look at a good answer: ten times a second or so, and every one in quiet times.
-fn stride(demand: f64) -> u64 {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded below
-    let tenth = (demand / 10.0).clamp(1.0, 64.0) as u64;
-    1 << tenth.ilog2()
+/// How often to look at a good answer: some times in a tenth of a second, and at every one in quiet
+/// times.
+fn stride(every: u64, since: Option<Duration>) -> u64 {
+    match since {
+        Some(since) if since < OFTEN => (every * 2).min(LONGEST_STRIDE),
+        Some(since) if since < SELDOM => every,
+        _ => 1,
+    }
 }
 
 /// A service that usually takes longer than this, in seconds, leaves no room for being late.
@@ -714,8 +774,10 @@ fn longest_usual(timeout: Option<Duration>) -> f64 {
     timeout.map_or(f64::INFINITY, |timeout| 0.35 * timeout.as_secs_f64())
 }
 
+#[inline]
 fn nanos(length: Duration) -> u64 {
-    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
+    let seconds = length.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(length.subsec_nanos().into())
 }
 
 /// The lowest bit of the word.
@@ -729,6 +791,15 @@ const MAX_PARKED: usize = 10_000;
 
 /// A longer hint is for the call that was told.
 const LONGEST_QUIET: Duration = Duration::from_secs(300);
+
+/// Two looks at good answers nearer to each other than this are more than are needed.
+const OFTEN: Duration = Duration::from_millis(30);
+
+/// Two looks at good answers further from each other than this are too few.
+const SELDOM: Duration = Duration::from_millis(200);
+
+/// Looking takes a lock. A power of two.
+const LONGEST_STRIDE: u64 = 64;
 
 /// What an attempt is given that goes to a service of which nothing is known yet.
 const UNKNOWN_LEAST: Duration = Duration::from_millis(300);
