@@ -1,11 +1,10 @@
-//! One outage, met in three ways: without evenkeel, with its defaults, and with settings that
-//! bridge it.
+//! One outage, met in two ways: without evenkeel, and with its defaults.
 //!
 //! A server on this machine is well for 0.8 s. Then it is slow (stalls and 504s), crashes (resets,
 //! and a port that refuses), comes back with too much to do (503 and `Retry-After: 1`), and after
 //! 2.5 s is well again. Two clients, reqwest's and hyper-util's, send it a request each every
 //! 30 ms all the while. One request in four is a POST without an idempotency key. All this happens
-//! three times at once, each time with a server of its own.
+//! twice at once, each time with a server of its own.
 //!
 //! It prints what was done for some of the calls, and a comparison. What is promised is checked
 //! with `assert!`, by what arrived at the servers.
@@ -22,7 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use evenkeel::client::reqwest::SendWith;
 use evenkeel::testing::{Received, Reply, Server};
-use evenkeel::{Budget, Event, Pipeline, Retry, budget::Ratio, http::Http, report::Stop};
+use evenkeel::{Event, Pipeline, Retry, http::Http, report::Stop};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper_util::client::legacy::{self, connect::HttpConnector};
@@ -34,56 +33,39 @@ use tower::{Layer, ServiceExt};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Adds a tenth to the load at most. While everything fails that isn't enough for all calls.
+    // The window keeps attempts back that the server can't answer, so few extra ones are enough.
     let default = Pipeline::http().timeout(PATIENCE);
 
-    // Spends what it takes to get through: several attempts for each call of the outage. That is
-    // for work that has to be done, by a client that is a small part of the server's load. If all
-    // clients did it, they would keep the server down.
-    let budget = Budget::new(Ratio::percent(100)).capacity(RESERVE);
-    let retry = Retry::default().max_attempts(12).budget(budget);
-    let bridging = Pipeline::http().timeout(PATIENCE).retry(retry);
-
-    println!("An outage of 2.5 s. What the defaults did for some of the calls:\n");
-    let runs = tokio::try_join!(play(None), play(Some(default)), play(Some(bridging)))?;
-    let (without, default, bridging) = &runs;
+    println!("An outage of 2.5 s. What was done for some of the calls:\n");
+    let (without, default) = tokio::try_join!(play(None), play(Some(default)))?;
     tell(&default.events);
 
-    println!("{:>34}{:>10}{:>10}", "without", "default", "bridging");
+    println!("{:>34}{:>10}", "without", "default");
     let row = |name: &str, of: fn(&Run) -> String| {
-        let [one, two, three] = [without, default, bridging].map(of);
-        println!("{name:24}{one:>10}{two:>10}{three:>10}");
+        let [one, two] = [&without, &default].map(of);
+        println!("{name:24}{one:>10}{two:>10}");
     };
     row("requests", |_| CALLS.to_string());
     row("succeeded", |it| percent(it.succeeded(|_| true), CALLS));
     row("  of the GETs", |it| percent(it.succeeded(is_get), gets()));
+    row("  the slowest after", |it| seconds(it.slowest()));
     row("extra load", |it| percent(it.extra, CALLS));
     row("connections used", |it| it.connections.to_string());
     row("POSTs handled twice", |it| it.repeated_posts.to_string());
-    row("soonest after a 503", |it| match it.soonest {
-        Some(pause) => format!("{pause:.2?}"),
-        None => "-".into(),
-    });
+    row("soonest after a 503", |it| seconds(it.soonest));
 
-    // 1. What may be repeated, and could succeed before its deadline, did: all GETs, by both
-    //    clients. The defaults gave up some, for no other reason than the bounds on extra load.
-    assert_eq!(bridging.succeeded(is_get), gets());
-    let bounds = [Stop::AttemptsExhausted, Stop::BudgetExhausted];
-    let is_unsafe = |stop: &Stop| matches!(stop, Stop::NotSafe(_));
-    assert!(bridging.stops().all(|it| is_unsafe(&it)));
-    let mut stops = default.stops();
-    assert!(stops.all(|it| is_unsafe(&it) || bounds.contains(&it)));
-    let allowed = [0, 3 + CALLS / 10, RESERVE as usize + CALLS];
-    for (run, allowed) in [without, default, bridging].into_iter().zip(allowed) {
-        // 2. Nothing that this server says proves that it left a request alone. A closed port
-        //    does, but there nothing arrives. So no POST may arrive twice.
-        assert_eq!(run.repeated_posts, 0);
-        // 3. A capacity to begin with, and a share of what was asked for: never more. Of these,
-        //    those that found the port closed didn't arrive.
-        assert!(run.extra <= allowed && run.repetitions <= run.extra);
-        // 4. No retry came before the server's `Retry-After`.
-        assert!(run.soonest.is_none_or(|pause| pause >= RETRY_AFTER));
-    }
+    // 1. What may be repeated got through, by both clients. How much of it is a matter of luck and
+    //    of this machine; without evenkeel about 60 % does.
+    let (bare, kept) = (without.succeeded(is_get), default.succeeded(is_get));
+    assert!(kept * 100 >= gets() * 80 && kept >= bare + gets() / 10);
+    // 2. Nothing that this server says proves that it left a request alone. A closed port does, but
+    //    there nothing arrives. So no POST may arrive twice.
+    assert_eq!((without.repeated_posts, default.repeated_posts), (0, 0));
+    // 3. Three extra attempts to begin with, and half of what was asked for: never more. Of these,
+    //    those that found the port closed didn't arrive.
+    assert!(default.extra <= 3 + CALLS / 2 && default.repetitions <= default.extra);
+    // 4. No retry came before the server's `Retry-After`.
+    assert!(default.soonest.is_none_or(|pause| pause >= RETRY_AFTER));
     // 5. A rejected response doesn't cost its connection. One is enough, unless this machine
     //    stands still for the 50 ms that a pipeline waits for a rejected body.
     let [dropped, reqwest, hyper] = rejections().await?;
@@ -111,8 +93,8 @@ fn is_busy(at: Duration, number: usize) -> bool {
 
 /// What came of one run.
 struct Run {
-    /// Whether they succeeded, by the calls' ids.
-    calls: Vec<bool>,
+    /// After how long they succeeded, if they did, by the calls' ids.
+    calls: Vec<Option<Duration>>,
     events: Vec<(Duration, Event)>,
     /// Attempts beside the first ones, and how many of them arrived.
     extra: usize,
@@ -125,12 +107,12 @@ struct Run {
 
 impl Run {
     fn succeeded(&self, which: fn(usize) -> bool) -> usize {
-        (0..CALLS).filter(|&id| which(id) && self.calls[id]).count()
+        let succeeded = |&id: &usize| which(id) && self.calls[id].is_some();
+        (0..CALLS).filter(succeeded).count()
     }
 
-    /// Why calls were given up.
-    fn stops(&self) -> impl Iterator<Item = Stop> {
-        self.events.iter().filter_map(|(_, event)| stop(event))
+    fn slowest(&self) -> Option<Duration> {
+        self.calls.iter().copied().flatten().max()
     }
 }
 
@@ -151,7 +133,9 @@ async fn play(pipeline: Option<Pipeline<Http>>) -> io::Result<Run> {
         let turn = PACE * u32::try_from(id / 2).expect("a small number");
         tokio::spawn(async move {
             sleep(turn).await;
-            call.await == Some(StatusCode::OK)
+            let began = Instant::now();
+            let status = call.await;
+            (status == Some(StatusCode::OK)).then(|| began.elapsed())
         })
     };
     let running: Vec<_> = (0..CALLS).map(send).collect();
@@ -225,7 +209,9 @@ async fn rejections() -> Result<[usize; 3], Box<dyn Error>> {
         drop(reqwest.get(&servers[0].0).send().await?);
         sleep(PACE).await;
     }
-    let pipeline = Pipeline::http().retry(Retry::constant(PACE).max_attempts(REJECTIONS));
+    // This is about connections: a window would slow down for so many rejections.
+    let retry = Retry::constant(PACE).max_attempts(REJECTIONS);
+    let pipeline = Pipeline::http().no_window().retry(retry);
     reqwest.get(&servers[1].0).send_with(&pipeline).await?;
     let get = Request::get(&servers[2].0).body(Full::default())?;
     pipeline.layer(hyper).oneshot(get).await?;
@@ -315,6 +301,10 @@ fn gets() -> usize {
     (0..CALLS).filter(|&id| is_get(id)).count()
 }
 
+fn seconds(length: Option<Duration>) -> String {
+    length.map_or("-".into(), |it| format!("{it:.2?}"))
+}
+
 fn percent(part: usize, whole: usize) -> String {
     let tenths = part * 1000 / whole;
     format!("{}.{} %", tenths / 10, tenths % 10)
@@ -329,9 +319,6 @@ const PACE: Duration = Duration::from_millis(30);
 const PATIENCE: Duration = Duration::from_millis(500);
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Extra attempts at hand when the outage begins: two and more for each call of 2.5 s.
-const RESERVE: u32 = 400;
 
 const REJECTIONS: u32 = 10;
 

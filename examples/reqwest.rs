@@ -29,7 +29,7 @@ async fn one_request(client: &Client) -> Result<(), Box<dyn Error>> {
     ])
     .await?;
 
-    // One pipeline for all calls to a service: they share its budget.
+    // One pipeline for all calls: they share its budget, and its window for each service.
     let pipeline = Pipeline::http();
     let stock = client.get(server.url("/stock"));
     let response = stock.send_with(&pipeline).await?;
@@ -92,20 +92,27 @@ async fn whole_client(client: Client) -> Result<(), Box<dyn Error>> {
     tell(report.expect("it took two attempts"));
     assert_eq!(response.status(), 200);
 
-    // Nobody listens any more. The error is reqwest's own, with a report around it.
+    // Nobody listens any more. The error is reqwest's own, with a report around it. There were three
+    // extra attempts at hand, half a one comes with each call, and the call before took one: two
+    // are left, though a call may make four attempts.
     let request = Request::new(Method::GET, server.url("/stock").parse()?);
     server.refuse();
     let error = client.ready().await?.call(request).await;
     let error = error.expect_err("the port is closed");
     println!("GET /stock with nobody there: {error}");
     tell(error.report());
-    assert_eq!(error.report().stop(), Some(Stop::AttemptsExhausted));
+    assert_eq!(error.attempts(), 3);
+    assert_eq!(error.report().stop(), Some(Stop::BudgetExhausted));
     assert!(error.operation().is_some_and(reqwest::Error::is_connect));
     Ok(())
 }
 
-/// Each failed attempt, and what followed it.
+/// How long the call stood in line for its service's window, and each failed attempt with what
+/// followed it.
 fn tell(report: &Report) {
+    if !report.parked().is_zero() {
+        println!("    in line for {:.2?}", report.parked());
+    }
     for failure in report.failures() {
         let number = failure.number();
         let meant = failure.verdict().error_type();

@@ -21,8 +21,7 @@ use tower::{Layer, Service, ServiceExt};
 
 /// How every call to the bank is made. A test puts its own clock in, and nothing else.
 fn bank_policies() -> Pipeline<Http> {
-    let retry = Retry::default().hint_spread(Duration::ZERO);
-    Pipeline::http().deadline(10 * MINUTE).retry(retry)
+    Pipeline::http().deadline(10 * MINUTE)
 }
 
 /// Asks the bank to `verb` an account. Any client that is a tower service will do.
@@ -69,9 +68,10 @@ fn a_maintenance_page_is_waited_out() {
     let response = block_on(&clock, ask_bank(client, "GET", 7)).expect("an answer");
 
     assert_eq!(response.status(), 200);
-    assert_eq!(clock.waits(), [2 * MINUTE, 4 * MINUTE]);
     let asked: Vec<_> = bank.seen().iter().map(|request| request.at).collect();
-    assert_eq!(asked, [Duration::ZERO, 2 * MINUTE, 6 * MINUTE]);
+    assert_eq!(asked.len(), 3);
+    assert!(is_soon_after(2 * MINUTE, asked[1]), "{asked:?}");
+    assert!(is_soon_after(asked[1] + 4 * MINUTE, asked[2]), "{asked:?}");
 }
 
 fn what_one_call_was_told_holds_for_the_others() {
@@ -89,8 +89,10 @@ fn what_one_call_was_told_holds_for_the_others() {
     );
     let seen = block_on(&clock, ask_bank(client, "GET", 8)).expect("an answer");
 
-    assert_eq!((seen.status().as_u16(), clock.elapsed()), (200, 2 * MINUTE));
-    assert_eq!(bank.seen()[1].at, 2 * MINUTE);
+    assert_eq!(seen.status(), 200);
+    assert!(is_soon_after(2 * MINUTE, bank.seen()[1].at));
+    let report = seen.extensions().get::<Report>().expect("it had to wait");
+    assert_eq!((report.attempts(), report.parked()), (1, clock.elapsed()));
 }
 
 fn a_wait_that_would_pass_the_deadline_is_not_begun() {
@@ -225,6 +227,12 @@ fn main() {
     prove(a_write_that_hangs_is_cut_off);
     prove(a_hundred_calls_in_an_outage_make_at_most_thirteen_extra_attempts);
     println!("in {:.1?}", began.elapsed());
+}
+
+/// Never before the server wants it, and then soon: each client begins at a moment of its own, for a
+/// fleet is not to come back as one.
+fn is_soon_after(wanted: Duration, at: Duration) -> bool {
+    (wanted..=wanted + MINUTE).contains(&at)
 }
 
 /// Runs a test. Its name is the sentence it proves.

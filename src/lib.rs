@@ -3,8 +3,8 @@
 //!
 //! A service that answers 503, 504 or 429, or not at all, is made worse by a client that asks again
 //! at once, and stays down when a fleet of them does. This crate wraps any async call, any tower
-//! service, and any HTTP client, so that it tries again where that helps, waits as long as the
-//! server asks, stays within a budget, and is done by its deadline.
+//! service, and any HTTP client, so that it tries again where that helps, sends no more than the
+//! service can answer, waits as long as the server asks, and is done by its deadline.
 //!
 //! ```
 //! use evenkeel::{Budget, Pipeline, Retry};
@@ -25,10 +25,16 @@
 //!
 //! | you have | reach for |
 //! |---|---|
-//! | an async call | [`Pipeline::run`], or [`Retry::run`] for retries alone |
+//! | an async call | [`Pipeline::run`], or one policy alone: [`Retry::run`], [`Breaker::run`], .. |
 //! | hyper-util, anything tower | a [`Pipeline`] as a layer (see [`tower`]); [`Pipeline::http`] for HTTP |
 //! | reqwest | [`send_with`](client::reqwest::SendWith), the tower layer, or reqwest-middleware |
-//! | a loop of your own | [`Backoff::delays`](backoff::Backoff::delays), [`Budget`], [`http::retry_after`], [`http::server_hint`] |
+//! | an overload to survive | [`Window`]: in [`Pipeline::http`] it is on |
+//! | a service that is down for long, and callers that want to know at once | [`Breaker`] |
+//! | a service that counts calls | [`RateLimit`], which learns from what the service says is left |
+//! | connections, tasks and memory to protect from one slow service | [`Bulkhead`], fixed or learned |
+//! | work that matters less than other work | [`Throttle`] and [`Priority`] |
+//! | many services behind one pipeline | [`Keyed`], one policy for each [`Key`] |
+//! | a loop of your own | [`Backoff::delays`](backoff::Backoff::delays), [`Budget`], `try_acquire` of the policies above, [`http::retry_after`], [`http::server_hint`] |
 //! | a unit test | [`testing`] |
 //!
 //! # The order
@@ -36,8 +42,8 @@
 //! A pipeline has one order, outside in:
 //!
 //! ```text
-//! total deadline ─▶ retry (backoff, server's hints, budget)
-//!                     └▶ per attempt: hold ─▶ readiness ─▶ timeout ─▶ the call
+//! total deadline ─▶ retry (backoff, server's hints, budget) ─▶ per attempt:
+//!   throttle ─▶ bulkhead ─▶ window ─▶ rate limit ─▶ readiness ─▶ breaker ─▶ timeout ─▶ the call
 //! ```
 //!
 //! - The **deadline** covers everything: attempts, waits, queues. A wait that would pass it is not
@@ -45,27 +51,38 @@
 //! - A **[retry]** needs a failure that may pass, a request that may be repeated
 //!   (idempotent, or provably not processed), attempts, time and budget.
 //! - The **[budget]** ties the extra attempts of all calls to a share of the first ones.
-//! - A **[hold]** makes what one response asked for count for every call to that service.
+//! - The **[throttle]** sheds calls in proportion to what the service refuses, before they stand in any
+//!   line.
+//! - The **[bulkhead](limit)** bounds how many attempts are in the lines behind it and under way.
+//! - The **[window]** lets go what the service can answer, as far as its answers tell, and makes what
+//!   one response asked for count for every call to that service.
+//! - The **[rate limit](limit)** paces what is left, by the clock.
+//! - The **[breaker]** is asked last, when nothing can delay the attempt any more. A first attempt that
+//!   finds it open fails at once; a retry waits for it, if the deadline allows.
 //! - The **timeout** ends an attempt that hangs, so that another can be made.
 //!
+//! [`Pipeline::http`] has deadline, retry, window and timeout. [`Pipeline::new`] has none of them. Each
+//! policy is one for all calls, or [`keyed`]: one for each service.
+//!
 //! Each outcome is classified once, into a [`Verdict`]; see [`verdict`] for any call and [`http`]
-//! for what statuses, headers and client errors mean.
+//! for what statuses, headers and client errors mean. All policies read that verdict.
 //!
 //! # What comes back
 //!
 //! The last response or the operation's own error, unchanged, with a [`Report`] of attempts and
 //! waits: in the response's extensions, or on the [`Error`]. Where a policy ended the call,
-//! [`Error::cause`] says which, and [`Error::retry_at`] when trying again makes sense.
+//! [`Error::cause`] says which, and [`Error::retry_at`] when trying again makes sense. What happens
+//! on the way is an [`Event`], for an [observer](Pipeline::observer) and for `tracing`.
 //!
 //! # Features
 //!
 //! | feature | brings | crates beside the default tree |
 //! |---|---|---|
-//! | `tower` (default) | the `Layer` and `Service` door | tower-layer, tower-service |
+//! | `tower` (default) | the `Layer` and `Service` door, for a pipeline and for each policy | tower-layer, tower-service |
 //! | `hyper-util` | what hyper's, hyper-util's and h2's errors mean | hyper, hyper-util, h2 |
 //! | `reqwest` | `send_with`, reqwest through the tower door, what its errors mean | reqwest and the above |
 //! | `reqwest-middleware` | a pipeline as a middleware | reqwest-middleware and the above |
-//! | `serde` | `Serialize` and `Deserialize` for [`Ratio`](budget::Ratio), [`Jitter`](backoff::Jitter) and [`Kind`](verdict::Kind) | serde |
+//! | `serde` | `Serialize` and `Deserialize` for [`Ratio`](budget::Ratio), [`Jitter`](backoff::Jitter), [`Kind`](verdict::Kind) and a breaker's [`Snapshot`](breaker::Snapshot) | serde |
 //! | `testing` | manual clock, executor, scripted operation and service | none |
 //! | `testing-server` | an HTTP server that misbehaves to order | hyper, hyper-util, h2, tokio's net |
 //!

@@ -10,12 +10,16 @@
 //!
 //! | setting | default | why |
 //! |---|---|---|
-//! | `max_attempts` | 3 | the field's bound where nothing else limits load |
+//! | `max_attempts` | 3; 4 in [`Pipeline::http`](crate::Pipeline::http) | the field's bound where nothing else limits load; behind a window more do no harm |
 //! | backoff | exponential from 100 ms, × 2, at most 2 s, full jitter | see [`backoff`](crate::backoff) |
 //! | after a rate limit | the same from 1 s | a limiter's window is seconds long |
-//! | budget | none; [`Pipeline::http`](crate::Pipeline::http) has one | a job that must get through isn't traffic |
+//! | budget | none; [`Pipeline::http`](crate::Pipeline::http) has one of 50 % | a job that must get through isn't traffic |
 //! | server's hints | believed up to 5 min | longer ones are for the caller to schedule |
 //! | spread after a hint | as long again as the hint, at most 30 s | a fleet that is told one moment must not come back as one |
+//!
+//! Where a [`window`](crate::window) takes a hint for the whole service there is no spread: the calls
+//! wait in its line, and go at its pace. A retry that finds a [`breaker`](crate::breaker) open waits
+//! for it; if that would pass the deadline the call ends.
 //!
 //! # Events
 //!
@@ -89,7 +93,7 @@ impl Retry {
     }
 
     /// How many attempts at most, the first included: at least 1, which is no retry.
-    /// Default: 3.
+    /// Default: 3, and 4 in [`Pipeline::http`](crate::Pipeline::http).
     pub const fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
         self
@@ -126,6 +130,7 @@ impl Retry {
 
     /// How far apart a fleet is spread that was told to wait: up to the hint's own length again,
     /// but no more than this, and no more than half of what the deadline leaves. Zero: not at all.
+    /// It is for a call that was told alone; a [`window`](crate::window) has its own pace.
     /// Default: 30 s.
     pub const fn hint_spread(mut self, widest: Duration) -> Self {
         self.hint_spread = widest;

@@ -83,7 +83,7 @@ impl Still {
 fn limited() -> (Window, Pipeline, Arc<Still>) {
     let start = Instant::now();
     let window = Window::new();
-    for _ in 0..2 {
+    for _ in 0..3 {
         let permit = window.try_acquire(start).unwrap();
         let _ = permit.record(Verdict::transient(), SECOND, start);
     }
@@ -186,8 +186,10 @@ fn a_success_that_races_a_trip_loses_neither() {
         let now = Instant::now();
         let window = Window::new();
         let good = window.try_acquire(now).unwrap();
-        let permit = window.try_acquire(now).unwrap();
-        let _ = permit.record(Verdict::transient(), SECOND, now);
+        for _ in 0..2 {
+            let permit = window.try_acquire(now).unwrap();
+            let _ = permit.record(Verdict::transient(), SECOND, now);
+        }
         drop(good);
         let (other, last) = (window.clone(), window.try_acquire(now).unwrap());
         let racing = thread::spawn(move || {
@@ -195,7 +197,7 @@ fn a_success_that_races_a_trip_loses_neither() {
             let permit = other.try_acquire(now).ok()?;
             permit.record(Verdict::success(), SECOND / 1000, now)
         });
-        // Two failures of two answers or of three.
+        // Three failures of three answers or of four.
         let tripped = last.record(Verdict::transient(), SECOND, now);
         let opened = racing.join().unwrap();
         assert!(tripped.is_some() && opened.is_none());
@@ -210,8 +212,10 @@ fn a_trip_on_two_threads_is_told_once() {
     bounded(4).check(|| {
         let now = Instant::now();
         let window = Window::new();
-        let permit = window.try_acquire(now).unwrap();
-        let _ = permit.record(Verdict::transient(), SECOND, now);
+        for _ in 0..2 {
+            let permit = window.try_acquire(now).unwrap();
+            let _ = permit.record(Verdict::transient(), SECOND, now);
+        }
         let other = window.clone();
         let fail = move |window: &Window| {
             let permit = window.try_acquire(now).ok()?;

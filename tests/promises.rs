@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The promises that are kept so far.
-const KEPT: [u32; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 16, 18, 21];
+const KEPT: [u32; 20] = [
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21,
+];
 
 /// No promise's number.
 const PREFACE: u32 = 0;

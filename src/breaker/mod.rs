@@ -71,7 +71,7 @@
 //! One breaker guards one thing that fails as a whole: a host, not an endpoint of it or a fleet of
 //! them. It belongs inside the retries, so that it sees every attempt, and outside the attempt
 //! timeout, so that it sees those that time out. [`Budget`](crate::Budget) and
-//! [`hold`](crate::hold) go well with it.
+//! [`Window`](crate::Window) go well with it.
 //!
 //! # What it costs
 //!
@@ -399,7 +399,7 @@ impl PerKey for Breaker {
     }
 
     /// Whether nobody else holds it, and nobody told it what to do.
-    fn is_idle(&self) -> bool {
+    fn is_idle(&self, _: Instant) -> bool {
         Arc::strong_count(&self.shared) == 1 && self.shared.is_automatic()
     }
 

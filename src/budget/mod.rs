@@ -23,7 +23,7 @@
 //!
 //! | setting | default | why |
 //! |---|---|---|
-//! | ratio | 10 % of first attempts | an outage costs the server a tenth more, not four times as much |
+//! | ratio | 10 % of first attempts | an outage costs the server a tenth more, not four times as much; [`Pipeline::http`](crate::Pipeline::http) gives 50 %, for its [`window`](crate::window) keeps back what would do harm |
 //! | capacity | what the last 10 s earned, at least 3 tokens | a blip of some seconds is bridged, and a client that has earned nothing yet may retry too |
 //! | cost | 1 token for every kind of failure | |
 //! | floor | none | so many retries a second *per client* is no bound for a fleet; see [`Budget::floor`] |
@@ -223,7 +223,7 @@ impl PerKey for Budget {
 
     /// Whether nobody else holds it. What it has spent doesn't keep it: the few tokens of a fresh
     /// one are earned by having been quiet.
-    fn is_idle(&self) -> bool {
+    fn is_idle(&self, _: Instant) -> bool {
         Arc::strong_count(&self.shared) == 1
             && (self.own.as_ref()).is_none_or(|own| Arc::strong_count(own) == 1)
     }

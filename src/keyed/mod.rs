@@ -96,10 +96,11 @@ pub trait PerKey: Clone + Send + Sync + sealed::Sealed {
     #[must_use]
     fn fresh(&self) -> Self;
 
-    /// Whether this handle is the only one, and a fresh policy in its place would do as well. Asked
+    /// Whether at this moment this handle is the only one, and a fresh policy in its place would do as
+    /// well: nothing is held, and nothing is known that still protects. Asked
     /// after [`idle_after`](Keyed::idle_after), under a lock: be quick, call nothing foreign.
     #[must_use]
-    fn is_idle(&self) -> bool;
+    fn is_idle(&self, now: Instant) -> bool;
 
     /// Checks the settings.
     ///
@@ -407,7 +408,7 @@ impl<P: PerKey> Shared<P> {
             return; // Somebody is busy there. The hand comes by again.
         };
         let idle_after = nanoseconds(self.settings.idle_after);
-        let evicted = table.sweep(self.nanoseconds(now), idle_after);
+        let evicted = table.sweep(self.nanoseconds(now), now, idle_after);
         let count = evicted.iter().flatten().count();
         if count > 0 {
             self.len.fetch_sub(count, Ordering::Relaxed);

@@ -1,5 +1,7 @@
 //! One shard's entries, and the hand that goes round them to find idle ones. Pure.
 
+use std::time::Instant;
+
 use super::{Key, PerKey};
 use crate::sync::{AtomicU32, Ordering};
 
@@ -86,7 +88,7 @@ impl<P: PerKey> Table<P> {
 
     /// Moves the hand on by a few slots, and removes what it finds unused for as long as
     /// `idle_after`.
-    pub(super) fn sweep(&mut self, now: u64, idle_after: u64) -> Evicted<P> {
+    pub(super) fn sweep(&mut self, now: u64, moment: Instant, idle_after: u64) -> Evicted<P> {
         let mut evicted = [const { None }; STEP];
         for out in &mut evicted {
             if self.slots.is_empty() {
@@ -95,7 +97,7 @@ impl<P: PerKey> Table<P> {
             let at = self.hand & self.mask();
             if self.slots[at]
                 .as_mut()
-                .is_some_and(|slot| slot.is_over(now, idle_after))
+                .is_some_and(|slot| slot.is_over(now, moment, idle_after))
             {
                 // What moves into its place is looked at next.
                 *out = self.remove_at(at);
@@ -175,13 +177,13 @@ impl<P: PerKey> Table<P> {
 
 impl<P: PerKey> Slot<P> {
     /// Whether it may go. Takes note of the moment if it was used, or is in use still.
-    fn is_over(&mut self, now: u64, idle_after: u64) -> bool {
+    fn is_over(&mut self, now: u64, moment: Instant, idle_after: u64) -> bool {
         let uses = self.uses.load(Ordering::Relaxed);
         if uses == self.seen {
             if now.saturating_sub(self.seen_at) < idle_after {
                 return false;
             }
-            if self.policy.is_idle() {
+            if self.policy.is_idle(moment) {
                 return true;
             }
         }
@@ -228,7 +230,7 @@ mod tests {
             Self(Arc::new(0))
         }
 
-        fn is_idle(&self) -> bool {
+        fn is_idle(&self, _: Instant) -> bool {
             Arc::strong_count(&self.0) == 1
         }
 
@@ -297,7 +299,7 @@ mod tests {
                         prop_assert_eq!(removed, model.remove(&key).map(|it| it.0));
                     }
                     Op::Sweep => {
-                        let evicted = table.sweep(now, IDLE);
+                        let evicted = table.sweep(now, Instant::now(), IDLE);
                         for toy in evicted.iter().flatten() {
                             let key = *model.iter().find(|it| it.1.0 == *toy.0).expect("known").0;
                             let (_, used) = model.remove(&key).expect("known");
@@ -352,7 +354,7 @@ mod tests {
 
     fn go_round(table: &mut Table<Toy>, now: u64) {
         for _ in 0..=table.slots.len() {
-            table.sweep(now, IDLE);
+            table.sweep(now, Instant::now(), IDLE);
         }
     }
 

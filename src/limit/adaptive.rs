@@ -19,7 +19,7 @@ use crate::error::ConfigError;
 /// let mut limit = Aimd::new().initial(10);
 /// let latency = Duration::from_millis(20);
 /// limit.sample(&Sample::new(latency, 10, Instant::now()).dropped(true));
-/// assert_eq!(limit.limit(), 9);
+/// assert_eq!(limit.limit(), 7);
 /// ```
 pub trait Limit: fmt::Debug + Send {
     /// How many may run at once now. Zero is read as one, so that there is something to learn from.

@@ -233,7 +233,7 @@ impl Sealed for Bulkhead {}
 
 impl PerKey for Bulkhead {
     /// Whether this is the only handle, nobody is in it and nobody waits.
-    fn is_idle(&self) -> bool {
+    fn is_idle(&self, _: Instant) -> bool {
         let now = self.snapshot();
         Arc::strong_count(&self.shared) == 1 && now.in_flight == 0 && now.waiting == 0
     }

@@ -244,7 +244,7 @@ impl Sealed for RateLimit {}
 
 impl PerKey for RateLimit {
     /// Whether this is the only handle, and nobody waits.
-    fn is_idle(&self) -> bool {
+    fn is_idle(&self, _: Instant) -> bool {
         Arc::strong_count(&self.shared) == 1 && self.shared.room.waiting() == 0
     }
 

@@ -6,8 +6,22 @@
 //! wrong:
 //!
 //! ```text
-//! total deadline ─▶ retry (backoff, hints, budget) ─▶ per attempt: hold ─▶ readiness ─▶ timeout ─▶ the call
+//! total deadline ─▶ retry (backoff, hints, budget) ─▶ per attempt:
+//!   throttle ─▶ bulkhead ─▶ window ─▶ rate limit ─▶ readiness ─▶ breaker ─▶ timeout ─▶ the call
 //! ```
+//!
+//! - The throttle comes first: nothing that will be shed is to wait in a line.
+//! - The bulkhead bounds all that wait in the lines behind it, and what is under way.
+//! - The rate limit is the last of those that can take time but for readiness: its tokens are for now.
+//!   Readiness comes after the lines, so that what waits in them holds no place of the service below.
+//! - The breaker is asked when nothing can delay the attempt any more; but nobody joins a line while
+//!   it is open.
+//! - All of them are asked again for each attempt, and told how it ended. Between attempts a call
+//!   holds none of their permits.
+//!
+//! A policy is one for all calls of the pipeline, or a [`Keyed`] one: one for each service. HTTP
+//! requests tell their key by themselves ([`Http::key_by`] bends that), closures by [`Call::keyed`],
+//! and calls without a key pass by what is kept per key.
 //!
 //! Where another order is really wanted, pipelines nest; [`Error::flatten`](crate::Error::flatten)
 //! makes one error of two.
@@ -47,9 +61,10 @@ pub use protocol::Protocol;
 
 /// Policies in their right order, and what outcomes mean.
 ///
-/// Clones are cheap and share budgets. Settings that make no sense don't panic and don't pass
-/// silently: [`check`](Self::check) names the first one, and every call under such a pipeline
-/// fails with [`Cause::Config`](crate::Cause::Config) before anything is sent.
+/// Clones are cheap and share all state: budget, windows, limits, breakers. Settings that make no
+/// sense don't panic and don't pass silently: [`check`](Self::check) names the first one, and every
+/// call under such a pipeline fails with [`Cause::Config`](crate::Cause::Config) before anything is
+/// sent.
 ///
 /// # Examples
 ///
@@ -110,11 +125,17 @@ impl Pipeline<Http> {
     /// | policy | setting |
     /// |---|---|
     /// | total deadline | 30 s |
-    /// | attempts | 3, each at most 10 s |
+    /// | window | one per host and port |
+    /// | attempts | 4, each at most 10 s |
     /// | backoff | exponential from 100 ms, × 2, at most 2 s, full jitter; after a 429 from 1 s |
-    /// | budget | 10 % of first attempts, one for all clones of this pipeline |
-    /// | `Retry-After` and its relatives | a lower bound, believed up to 5 min; after ten in a row they hold for all calls to that host and port |
+    /// | budget | 50 % of first attempts, one for all clones of this pipeline |
+    /// | `Retry-After` and its relatives | a lower bound, believed up to 5 min; without a good answer in the last half second they hold for all calls to that host and port, and the way back is paced |
+    /// | throttle, bulkhead, rate limit, breaker | none |
     /// | what is repeated | see [`http`](crate::http) |
+    ///
+    /// It is the window that makes four attempts and half as many again harmless. Without it
+    /// ([`no_window`](Self::no_window)) take `Retry::default().budget(Budget::default())`: three
+    /// attempts and a tenth.
     ///
     /// Through [`run`](Self::run) the method is unknown, so a call is repeated only if it was
     /// provably not processed; say [`idempotent(true)`](Self::idempotent) for calls that may be.
@@ -144,8 +165,9 @@ impl<C> Pipeline<C> {
     /// Each attempt ends within this time, or at the deadline if that is sooner. At least 1 ns.
     /// Default: no limit.
     ///
-    /// It runs from the first time the attempt is not ready at once; waiting for a tower
-    /// service's readiness doesn't count.
+    /// It runs from the first time the attempt is not ready at once; waiting in lines and for a
+    /// tower service's readiness doesn't count. A [`window`](crate::window) wants one: without it a
+    /// service that hangs gives no evidence.
     pub fn timeout(self, length: Duration) -> Self {
         self.change(|it| it.timeout = Some(length))
     }
@@ -154,7 +176,8 @@ impl<C> Pipeline<C> {
     /// which still means that there has to be time left.
     ///
     /// Three times the usual latency is a good value: sending what can't be answered in time is
-    /// what keeps an overload alive.
+    /// what keeps an overload alive. A [`window`](crate::window) that is limited sees to that by
+    /// itself.
     pub fn min_time_left(self, length: Duration) -> Self {
         self.change(|it| it.min_time_left = length)
     }
@@ -167,7 +190,8 @@ impl<C> Pipeline<C> {
     }
 
     /// Sheds calls in proportion to what the service refuses; see [`throttle`](crate::throttle).
-    /// Default: none.
+    /// How much a call matters is said by [`Call::priority`], or for requests by a [`Priority`] in
+    /// their extensions. Default: none.
     pub fn throttle(self, throttle: impl Into<Scope<Throttle>>) -> Self {
         self.change(|it| it.gates.throttle = Some(throttle.into()))
     }
@@ -177,13 +201,14 @@ impl<C> Pipeline<C> {
         self.change(|it| it.gates.bulkhead = Some(bulkhead.into()))
     }
 
-    /// The congestion window in front of every attempt; see [`window`](crate::window). Default: none,
-    /// and one per host and port for [`Pipeline::http`].
+    /// The congestion window in front of every attempt; see [`window`](crate::window). One window is
+    /// for one service: for many give a [`Keyed`] one. Default: none, and one per host and port for
+    /// [`Pipeline::http`].
     pub fn window(self, window: impl Into<Scope<Window>>) -> Self {
         self.change(|it| it.gates.window = Some(window.into()))
     }
 
-    /// No congestion window.
+    /// No congestion window. A hint then holds only the call that was told, with a spread.
     pub fn no_window(self) -> Self {
         self.change(|it| it.gates.window = None)
     }

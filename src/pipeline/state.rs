@@ -1,7 +1,7 @@
 //! What a call remembers from poll to poll, and what it does with it.
 //!
 //! A call that succeeds at once needs five words of it. All else is a [`Story`], which begins with
-//! the first failure or hold.
+//! the first failure or wait.
 
 use std::task::Waker;
 use std::time::{Duration, Instant};

@@ -316,7 +316,7 @@ impl PerKey for Throttle {
     }
 
     /// Whether nobody else holds it: what it counted is out of date long before.
-    fn is_idle(&self) -> bool {
+    fn is_idle(&self, _: Instant) -> bool {
         Arc::strong_count(&self.shared) == 1
     }
 
@@ -507,9 +507,9 @@ mod tests {
             priority: Priority::Normal,
         });
         assert_eq!(answer, Answer::Go(()));
-        assert!(!throttle.is_idle(), "a pass holds it");
+        assert!(!throttle.is_idle(now), "a pass holds it");
         drop(pass);
         assert_eq!(throttle.snapshot(Instant::now()).requests, 0);
-        assert!(throttle.is_idle());
+        assert!(throttle.is_idle(now));
     }
 }

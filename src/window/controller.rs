@@ -262,7 +262,8 @@ impl Controller {
             self.rate.clamp(2.0, 8.0)
         };
         let count = self.answers.count();
-        let failing = count >= LEAST_EVIDENCE && self.answers.failed() > MOST_FAILED;
+        let least = if self.is_open() { LEAST_EVIDENCE } else { 2 };
+        let failing = count >= least && self.answers.failed() > MOST_FAILED;
         let slow = f64::from(count) >= enough && self.answers.late() > MOST_LATE;
         if failing || slow {
             self.why = if failing { Why::Failures } else { Why::Latency };
@@ -448,7 +449,7 @@ impl Ring {
         self.forget(time);
     }
 
-    /// Drops what is too old, but for the last two.
+    /// Drops what is too old, but for the last three.
     fn forget(&mut self, time: u32) {
         while self.count > LEAST_EVIDENCE {
             let oldest = self.times[((self.last + 17 - self.count) % 16) as usize];
@@ -548,10 +549,10 @@ const KEPT: u32 = 15;
 /// More failures than this are no accident.
 const MOST_FAILED: f64 = 0.6;
 
-/// Failures of fewer answers than this are no evidence.
-const LEAST_EVIDENCE: u32 = 2;
+/// Failures of fewer answers than this are no evidence that an open window has to be limited.
+const LEAST_EVIDENCE: u32 = 3;
 
-/// Answers older than this, in milliseconds, no longer count, but for the last two.
+/// Answers older than this, in milliseconds, no longer count, but for the last three.
 const MEMORY: u32 = 2000;
 
 /// More late answers than this are a queue.

@@ -34,10 +34,10 @@
 //! # The rules
 //!
 //! - **Evidence** is only what became of attempts that were sent after the last decrease; the last 15
-//!   answers count, and of those older than two seconds only the last two. An answer is *late* if its
+//!   answers count, and of those older than two seconds only the last three. An answer is *late* if its
 //!   attempt timed out, or took longer than five times the usual (at least 20 ms) or 35 % of the
 //!   attempt timeout, whichever is less.
-//! - **Decrease:** after two answers of which more than 60 % failed, or eight (while limited: what the
+//! - **Decrease:** after three answers (two while limited) of which more than 60 % failed, or eight (while limited: what the
 //!   pace gives in a second, at least two) of which more than half were late, to 60-70 % of what it
 //!   was; the first time, of what was usually under way. The least is a fifth of the demand, and for
 //!   small clients up to half of it: the probes. One goes at least every five seconds.
@@ -190,11 +190,11 @@ impl Window {
     /// use std::time::{Duration, Instant};
     ///
     /// let (window, now, latency) = (Window::new(), Instant::now(), Duration::from_millis(80));
-    /// for _ in 0..2 {
+    /// for _ in 0..3 {
     ///     let permit = window.try_acquire(now).unwrap();
     ///     let _ = permit.record(Verdict::transient(), latency, now);
     /// }
-    /// let rejected = window.try_acquire(now).unwrap_err(); // two of two failed
+    /// let rejected = window.try_acquire(now).unwrap_err(); // three of three failed
     /// assert!(rejected.retry_at().unwrap() > now);
     /// ```
     #[inline]
@@ -317,7 +317,7 @@ impl PerKey for Window {
         Self::with(self.shared.settings)
     }
 
-    fn is_idle(&self) -> bool {
+    fn is_idle(&self, _: Instant) -> bool {
         // After so long without a call nothing it knew holds any more.
         Arc::strong_count(&self.shared) == 1
     }
@@ -362,7 +362,7 @@ pub struct Permit<'a> {
 
 impl Permit<'_> {
     /// The attempt took `latency` and ended `now` with this verdict. Of hints only
-    /// [`Hint::After`](crate::verdict::Hint::After) is read.
+    /// [`Hint::After`] is read.
     #[inline]
     #[allow(clippy::must_use_candidate)] // the change is for those who tell it
     pub fn record(mut self, verdict: Verdict, latency: Duration, now: Instant) -> Option<Change> {
