@@ -43,7 +43,7 @@
 //!
 //! ```text
 //! total deadline ─▶ retry (backoff, server's hints, budget) ─▶ per attempt:
-//!   throttle ─▶ bulkhead ─▶ window ─▶ rate limit ─▶ readiness ─▶ breaker ─▶ timeout ─▶ the call
+//!   throttle ─▶ window ─▶ rate limit ─▶ bulkhead ─▶ readiness ─▶ breaker ─▶ timeout ─▶ the call
 //! ```
 //!
 //! - The **deadline** covers everything: attempts, waits, queues. A wait that would pass it is not
@@ -53,7 +53,7 @@
 //! - The **[budget]** ties the extra attempts of all calls to a share of the first ones.
 //! - The **[throttle]** sheds calls in proportion to what the service refuses, before they stand in any
 //!   line.
-//! - The **[bulkhead](limit)** bounds how many attempts are in the lines behind it and under way.
+//! - The **[bulkhead](limit)** bounds how many attempts are under way at once.
 //! - The **[window]** lets go what the service can answer, as far as its answers tell, and makes what
 //!   one response asked for count for every call to that service.
 //! - The **[rate limit](limit)** paces what is left, by the clock.

@@ -371,7 +371,7 @@ fn a_retry_that_waits_for_the_breaker_holds_no_place_and_no_token() {
 }
 
 #[test]
-fn without_a_deadline_a_retry_waits_for_the_breaker_as_long_as_it_takes() {
+fn without_a_deadline_a_retry_waits_for_the_breaker_within_bounds() {
     let (clock, _, got) = finds_it_open(None);
     assert_eq!((got, clock.elapsed()), (Ok(7), ms(1050)));
 }
@@ -1351,4 +1351,106 @@ fn on_real_threads_no_limit_is_passed_and_all_is_given_back() {
     assert!(breaker.try_acquire(later, &Rng::seeded(1)).is_ok());
     let all: Vec<_> = std::iter::from_fn(|| bulkhead.try_acquire()).collect();
     assert_eq!(all.len(), PLACES as usize);
+}
+
+// --- odd ends ------------------------------------------------------------------------------------
+
+#[test]
+fn calls_that_hang_until_their_deadline_count_for_breaker_throttle_and_learned_limits() {
+    let clock = ManualClock::new();
+    let breaker = Breaker::new();
+    let throttle = Throttle::new();
+    let bulkhead = Bulkhead::adaptive(evenkeel::limit::Aimd::new());
+    // The attempt timeout is longer than the deadline, so it never speaks.
+    let pipeline = Pipeline::new()
+        .deadline(ms(2000))
+        .timeout(ms(10_000))
+        .breaker(breaker.clone())
+        .throttle(throttle.clone())
+        .bulkhead(bulkhead.clone())
+        .clock(clock.clock())
+        .rng(Rng::seeded(1));
+    let (mut begun, mut hung) = (0, 0);
+    for _ in 0..40 {
+        let call = pipeline.run(|_| {
+            begun += 1;
+            std::future::pending::<Result<(), ()>>()
+        });
+        if block_on(&clock, call).unwrap_err().is_timeout() {
+            hung += 1;
+        }
+    }
+    assert!(breaker.snapshot(clock.now()).trips > 0);
+    assert!(hung < 20 && hung == begun, "{hung} of {begun}");
+    assert!(throttle.snapshot(clock.now()).requests > 0);
+    assert!(bulkhead.snapshot().limit < 20);
+}
+
+#[test]
+fn an_attempt_that_the_deadline_cuts_off_at_once_says_nothing() {
+    let clock = ManualClock::new();
+    let breaker = Breaker::new().consecutive_failures(1);
+    let pipeline = Pipeline::new()
+        .deadline(ms(1000))
+        .retry(Retry::constant(ms(900)))
+        .breaker(breaker.clone())
+        .classify(by(|outcome: Result<&(), &()>| match outcome {
+            Ok(()) => Verdict::success(),
+            // Says nothing to the breaker, and goes again.
+            Err(()) => Verdict::new(Kind::RateLimited),
+        }))
+        .clock(clock.clock());
+    let call = pipeline.run(|attempt| async move {
+        if attempt.number() == 1 {
+            return Err(());
+        }
+        std::future::pending().await
+    });
+    let error = block_on(&clock, call).unwrap_err();
+    assert!(error.is_timeout() && error.attempts() == 2);
+    assert_eq!(breaker.snapshot(clock.now()).trips, 0);
+}
+
+#[test]
+fn a_retry_without_a_deadline_waits_for_a_breaker_thirty_seconds_at_most() {
+    let clock = ManualClock::new();
+    let breaker = Breaker::new().consecutive_failures(1);
+    let pipeline = Pipeline::new()
+        .retry(Retry::constant(ms(1)).max_attempts(3))
+        .breaker(breaker)
+        .clock(clock.clock())
+        .rng(Rng::seeded(3));
+    let executor = Executor::new(&clock);
+    let calls: Vec<_> = (0..50)
+        .map(|_| {
+            let pipeline = pipeline.clone();
+            executor.spawn(async move { pipeline.run(|_| async { Err::<(), _>("down") }).await })
+        })
+        .collect();
+    assert_eq!(executor.run(), 0);
+    assert!(calls.iter().all(|call| call.take().expect("done").is_err()));
+    assert!(clock.elapsed() < ms(40_000), "{:?}", clock.elapsed());
+}
+
+#[test]
+fn what_waits_for_one_service_holds_no_permit_that_others_share() {
+    let clock = ManualClock::new();
+    let bulkhead = Bulkhead::new(3);
+    let pipeline = Pipeline::new()
+        .rate_limit(Keyed::new(RateLimit::per_second(1).burst(1)))
+        .bulkhead(bulkhead.clone())
+        .clock(clock.clock());
+    let executor = Executor::new(&clock);
+    for _ in 0..20 {
+        let pipeline = pipeline.clone();
+        let _ = executor.spawn(async move {
+            let call = pipeline.run(|_| async { Ok::<_, ()>(()) });
+            call.keyed(Key::of("busy")).await
+        });
+    }
+    executor.run_until_idle();
+    assert_eq!(bulkhead.snapshot().in_flight, 0);
+    let call = pipeline.run(|_| async { Ok::<_, ()>(()) });
+    assert!(block_on(&clock, call.keyed(Key::of("idle"))).is_ok());
+    assert_eq!(clock.elapsed(), ms(0));
 }

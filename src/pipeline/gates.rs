@@ -153,19 +153,20 @@ impl Passes {
         if answer != Answer::Go(()) {
             return (WaitReason::Bulkhead, answer);
         }
-        // Bounds all that wait in the lines behind it.
-        let answer = enter(self.bulkhead.as_mut(), ask);
-        if answer != Answer::Go(()) {
-            return (WaitReason::Bulkhead, answer);
-        }
         let answer = enter(self.window.as_mut(), ask);
         if answer != Answer::Go(()) {
             // It may have got past once, and have to wait here after all.
             give_back(self.rate_limit.as_mut());
+            give_back(self.bulkhead.as_mut());
             return (WaitReason::Window, answer);
         }
-        // Last of those that can take time: its tokens are for now.
-        (WaitReason::RateLimit, enter(self.rate_limit.as_mut(), ask))
+        let answer = enter(self.rate_limit.as_mut(), ask);
+        if answer != Answer::Go(()) {
+            return (WaitReason::RateLimit, answer);
+        }
+        // Last of those that can take time: what waits for one service is not to hold the permits
+        // that others share.
+        (WaitReason::Bulkhead, enter(self.bulkhead.as_mut(), ask))
     }
 
     /// Whether the attempt has to enter again: what let it go may hold no more.
@@ -201,6 +202,24 @@ impl Passes {
         settle(self.window.as_mut(), outcome, &mut changes);
         settle(self.rate_limit.as_mut(), outcome, &mut changes);
         settle(self.breaker.as_mut(), outcome, &mut changes);
+        changes
+    }
+
+    /// The deadline cut the attempt short, after a long time or not.
+    pub(super) fn cut_short(&mut self, outcome: &mut Outcome<'_>, long: bool) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if let Some(window) = &mut self.window {
+            // It knows what is long here.
+            let latency = outcome.latency.unwrap_or_default();
+            if window.gate().is_late(latency, outcome.timeout) {
+                changes.extend(window.settle(outcome));
+            }
+        }
+        if long {
+            settle(self.throttle.as_mut(), outcome, &mut changes);
+            settle(self.bulkhead.as_mut(), outcome, &mut changes);
+            settle(self.breaker.as_mut(), outcome, &mut changes);
+        }
         changes
     }
 

@@ -7,11 +7,12 @@
 //!
 //! ```text
 //! total deadline ─▶ retry (backoff, hints, budget) ─▶ per attempt:
-//!   throttle ─▶ bulkhead ─▶ window ─▶ rate limit ─▶ readiness ─▶ breaker ─▶ timeout ─▶ the call
+//!   throttle ─▶ window ─▶ rate limit ─▶ bulkhead ─▶ readiness ─▶ breaker ─▶ timeout ─▶ the call
 //! ```
 //!
 //! - The throttle comes first: nothing that will be shed is to wait in a line.
-//! - The bulkhead bounds all that wait in the lines behind it, and what is under way.
+//! - The bulkhead comes after the other lines: what waits for one service doesn't hold permits that
+//!   others share.
 //! - The rate limit is the last of those that can take time but for readiness: its tokens are for now.
 //!   Readiness comes after the lines, so that what waits in them holds no place of the service below.
 //! - The breaker is asked when nothing can delay the attempt any more; but nobody joins a line while
@@ -219,6 +220,9 @@ impl<C> Pipeline<C> {
     }
 
     /// Refuses attempts while the service fails; see [`breaker`](crate::breaker). Default: none.
+    ///
+    /// A plain one is one for all calls of the pipeline: where these go to several services give it
+    /// `Keyed::new(Breaker::new())`, or one bad service closes the others off.
     ///
     /// A first attempt that finds it open fails at once. A retry waits for it, if the deadline allows.
     pub fn breaker(self, breaker: impl Into<Scope<Breaker>>) -> Self {

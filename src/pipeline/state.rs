@@ -47,6 +47,8 @@ struct Story {
     wait: Option<(Wait, Instant)>,
     /// Since when it waits in line, if it does.
     parked: Option<Instant>,
+    /// How long it waited for the breaker.
+    breaker_waits: Duration,
     withdrawal: Option<Withdrawal>,
     previous: Option<Verdict>,
     courses: Courses,
@@ -287,7 +289,10 @@ impl State {
             // Never at once, or a full half-open breaker would make a hot loop.
             let length = left.map(|left| left.max(LEAST_BREAKER_WAIT));
             let length = length.or(probing.then_some(PROBE_WAIT));
-            if let Some(length) = length.filter(|length| room.is_none_or(|room| *length < room)) {
+            let patience = MAX_BREAKER_WAIT.saturating_sub(story.breaker_waits);
+            let room = room.unwrap_or(patience);
+            if let Some(length) = length.filter(|length| *length < room) {
+                story.breaker_waits = story.breaker_waits.saturating_add(length);
                 let reason = WaitReason::Breaker;
                 story.wait = Some((Wait { length, reason }, later(at, length)));
                 story.report.parked = story.report.parked.saturating_add(length);
@@ -491,20 +496,25 @@ impl State {
         self.settle(Verdict::success(), None, outcome, operation, policies, now);
     }
 
-    /// The deadline cut the attempt short. It says something only if it had taken too long anyway.
+    /// The deadline cut the attempt short. If it had taken too long anyway that is a timeout; else
+    /// nobody can tell, and it says nothing.
     pub(super) fn cut_short(&mut self, policies: &Policies, now: &mut Moment) {
-        let Some(window) = self.passes.as_mut().and_then(|it| it.window.as_mut()) else {
+        let (Some(passes), Some(sent)) = (&mut self.passes, self.sent) else {
             return;
         };
-        let at = now.read(policies);
-        let latency = self.sent.map(|sent| at.saturating_duration_since(sent));
-        if !latency.is_some_and(|it| window.gate().is_late(it, policies.timeout)) {
-            return;
+        let latency = now.read(policies).saturating_duration_since(sent);
+        let whole = match (self.began, self.deadline) {
+            (Some(began), Some(end)) => end.left(began),
+            _ => Duration::MAX,
+        };
+        // Half of what it could have had at most.
+        let long = latency >= policies.timeout.map_or(whole, |it| it.min(whole)) / 2;
+        let mut outcome = outcome(Verdict::transient(), None, Some(latency), policies, now);
+        outcome.timed_out = true;
+        let changes = passes.cut_short(&mut outcome, long);
+        for change in changes {
+            self.tell_change(Some(change), self.number, policies);
         }
-        let verdict = Verdict::transient();
-        let mut outcome = self::outcome(verdict, None, latency, policies, now);
-        let change = window.settle(&mut outcome);
-        self.tell_change(change, self.number, policies);
     }
 
     /// Tells every gate how the attempt ended.
@@ -637,6 +647,7 @@ impl Story {
         Box::new(Self {
             wait: None,
             parked: None,
+            breaker_waits: Duration::ZERO,
             withdrawal: None,
             previous: None,
             courses: Courses::new(),
@@ -703,6 +714,9 @@ fn outcome<'a>(
 
 /// Between a retry that an open breaker refused and its next try.
 const LEAST_BREAKER_WAIT: Duration = Duration::from_millis(10);
+
+/// A call without a deadline doesn't wait for a breaker for ever.
+const MAX_BREAKER_WAIT: Duration = Duration::from_secs(30);
 
 /// The same where a probe is out.
 const PROBE_WAIT: Duration = Duration::from_millis(100);

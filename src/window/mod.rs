@@ -65,7 +65,7 @@
 //!
 //! # How it composes
 //!
-//! A pipeline asks it before every attempt, after the bulkhead and before rate limit and breaker; it
+//! A pipeline asks it before every attempt, before rate limit, bulkhead and breaker; it
 //! is what makes more attempts harmless, so with it a call may make four and a budget give 50 %. One
 //! window belongs to one service: where a pipeline calls many, give it a [`Keyed`](crate::Keyed)
 //! one. It wants an attempt timeout, without which a service that hangs gives no evidence.
