@@ -205,6 +205,47 @@ impl Passes {
         changes
     }
 
+    /// The failure came from another service than the one that was asked, as after a redirect: it is one
+    /// for what all services share, and says nothing of the one that was asked.
+    pub(super) fn settle_elsewhere(
+        &mut self,
+        gates: &Gates,
+        outcome: &mut Outcome<'_>,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        elsewhere(
+            gates.throttle.as_ref(),
+            self.throttle.as_mut(),
+            outcome,
+            &mut changes,
+        );
+        elsewhere(
+            gates.bulkhead.as_ref(),
+            self.bulkhead.as_mut(),
+            outcome,
+            &mut changes,
+        );
+        elsewhere(
+            gates.window.as_ref(),
+            self.window.as_mut(),
+            outcome,
+            &mut changes,
+        );
+        elsewhere(
+            gates.rate_limit.as_ref(),
+            self.rate_limit.as_mut(),
+            outcome,
+            &mut changes,
+        );
+        elsewhere(
+            gates.breaker.as_ref(),
+            self.breaker.as_mut(),
+            outcome,
+            &mut changes,
+        );
+        changes
+    }
+
     /// The deadline cut the attempt short, after a long time or not.
     pub(super) fn cut_short(&mut self, outcome: &mut Outcome<'_>, long: bool) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -294,6 +335,18 @@ fn settle<G: Gate>(
 ) {
     if let Some(change) = pass.and_then(|pass| pass.settle(outcome)) {
         changes.push(change);
+    }
+}
+
+fn elsewhere<G: Gate>(
+    scope: Option<&Scope<G>>,
+    pass: Option<&mut Pass<G>>,
+    outcome: &mut Outcome<'_>,
+    changes: &mut Vec<Change>,
+) {
+    match scope {
+        Some(Scope::One(_)) => settle(pass, outcome, changes),
+        _ => give_back(pass),
     }
 }
 

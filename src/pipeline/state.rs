@@ -542,19 +542,18 @@ impl State {
             .sent
             .map(|sent| now.read(policies).saturating_duration_since(sent));
         let elsewhere = answered_by.filter(|from| passes.key.is_some_and(|key| key != *from));
-        // After a redirect: the service that was asked has answered.
-        let own = elsewhere.map_or(verdict, |_| Verdict::success());
-        let own_hint = hint.filter(|_| elsewhere.is_none());
-        let mut outcome = outcome(own, own_hint, latency, policies, now);
+        let mut outcome = outcome(verdict, hint, latency, policies, now);
         outcome.timed_out = matches!(came, Outcome::TimedOut(_));
         outcome.quota = quota.filter(|_| elsewhere.is_none());
-        let changes = passes.settle(&mut outcome);
-        now.0 = outcome.moment;
-        let heard = elsewhere.and_then(|key| {
-            let window = policies.gates.window_of(key, || now.read(policies))?;
-            let mut outcome = self::outcome(verdict, hint, latency, policies, now);
-            window.hear(&mut outcome)
-        });
+        let (changes, heard) = match elsewhere {
+            Some(key) if !verdict.is_success() => {
+                let changes = passes.settle_elsewhere(&policies.gates, &mut outcome);
+                let window = policies.gates.window_of(key, || now.read(policies));
+                (changes, window.and_then(|it| it.hear(&mut outcome)))
+            }
+            _ => (passes.settle(&mut outcome), None),
+        };
+        now.0 = now.0.or(outcome.moment);
         for change in changes.into_iter().chain(heard) {
             self.tell_change(Some(change), self.number, policies);
         }

@@ -24,14 +24,22 @@ pub(super) struct Controller {
     any_good: bool,
     answers: Ring,
     usual: Option<f64>,
+    /// How many answers taught that.
+    lessons: u32,
     /// How long attempts take of late.
     recent: Option<f64>,
     /// The last failure cost the server little.
     cheap: bool,
     demand: Demand,
+    /// The demand when it was last limited from open.
+    wanted: f64,
+    /// Somebody may wait in line.
+    parked: bool,
     /// Attempts sent while limited that have not ended.
     in_flight: u32,
     last_sent: Option<Instant>,
+    /// When it was last limited more, or at all.
+    limited_at: Option<Instant>,
     /// When the pause before the next attempt began, and how many gaps it is long.
     pause: Option<(Instant, f64)>,
     quiet_until: Option<Instant>,
@@ -90,11 +98,15 @@ impl Controller {
             any_good: false,
             answers: Ring::new(),
             usual: None,
+            lessons: 0,
             recent: None,
             cheap: false,
             demand: Demand::new(),
+            wanted: 0.0,
+            parked: false,
             in_flight: 0,
             last_sent: None,
+            limited_at: None,
             pause: None,
             quiet_until: None,
             last_good: None,
@@ -129,12 +141,26 @@ impl Controller {
         self.usual.unwrap_or(0.0)
     }
 
+    /// The usual latency once so many answers taught it that others can be late by it; zero before.
+    /// The first answers to come back are the fastest.
+    pub(super) fn known_usual(&self) -> f64 {
+        if self.lessons < LEAST_LESSONS {
+            return 0.0;
+        }
+        self.usual()
+    }
+
     /// An attempt needs so many seconds to be answered in all likelihood: twice what one takes now.
     pub(super) fn least_time(&self) -> f64 {
         2.0 * self.recent.unwrap_or(0.0).max(self.usual())
     }
 
-    pub(super) const fn demand(&self) -> f64 {
+    /// Calls per second. Callers that wait for their turn before they call again want no less than
+    /// they did before they had to.
+    pub(super) fn demand(&self) -> f64 {
+        if self.parked && !self.is_open() {
+            return self.demand.rate.max(self.wanted);
+        }
         self.demand.rate
     }
 
@@ -189,10 +215,30 @@ impl Controller {
         if counted {
             self.in_flight = self.in_flight.saturating_add(1);
             self.last_sent = Some(now);
-            self.pause = Some((now, 0.5 + fraction(draws)));
+            // Timers are late, and what they are late by isn't to make the pace slower.
+            let due = self.turn().unwrap_or(now).min(now);
+            let began = now
+                .checked_sub(LATE_TIMER)
+                .map_or(now, |then| due.max(then));
+            self.pause = Some((began, 0.5 + fraction(draws)));
         }
         let epoch = self.epoch;
         Ticket { epoch, counted }
+    }
+
+    /// Somebody asks. After a long silence it begins anew.
+    pub(super) fn asked(&mut self, now: Instant) {
+        let last = self.last_sent.max(self.quiet_until);
+        let is_old = last.is_none_or(|it| now.saturating_duration_since(it) > LONGEST_LIMITED);
+        let limited = self.limited_at.map(|at| now.saturating_duration_since(at));
+        if !self.is_open()
+            && self.in_flight == 0
+            && is_old
+            && limited.is_some_and(|it| it > LONGEST_LIMITED)
+        {
+            self.mode = Mode::Open;
+            self.renew();
+        }
     }
 
     /// An attempt was dropped.
@@ -203,8 +249,9 @@ impl Controller {
     }
 
     /// Calls arrived, and good answers came while open: `good` of them, since the last time.
-    pub(super) fn tally(&mut self, arrived: u64, good: u64, now: Instant) {
+    pub(super) fn tally(&mut self, arrived: u64, good: u64, parked: bool, now: Instant) {
         self.demand.tick(arrived, now);
+        self.parked = parked;
         self.answers.push_good(good, now);
     }
 
@@ -219,6 +266,9 @@ impl Controller {
     }
 
     fn learn_by(&mut self, weight: f64, latency: f64) {
+        self.lessons = self.lessons.saturating_add(1);
+        // Young estimates are means.
+        let weight = weight.max(1.0 / f64::from(self.lessons));
         self.usual = Some(match self.usual {
             None => latency,
             Some(usual) => usual + weight * (latency - usual),
@@ -235,7 +285,9 @@ impl Controller {
         draws: &mut Draws,
     ) -> Option<Step> {
         self.dropped(ticket);
-        if let Some(quiet) = answer.quiet.filter(|_| self.believes(now)) {
+        // While limited, a hint shorter than the pause there is anyway is a failure like others.
+        let is_news = |quiet: &Duration| self.is_open() || *quiet > self.gap(1.0);
+        if let Some(quiet) = answer.quiet.filter(is_news).filter(|_| self.believes(now)) {
             return self.be_quiet(quiet, now, draws);
         }
         if !answer.failed {
@@ -303,22 +355,28 @@ impl Controller {
         if self.quiet_until(now).is_some_and(|known| until <= known) {
             return None;
         }
+        if self.is_open() {
+            self.wanted = self.demand.rate;
+            self.rate = self.wanted.max(self.floor());
+            self.threshold = 0.8 * self.rate;
+        }
         self.mode = Mode::Limited;
         self.why = Why::Quiet;
         self.renew();
-        self.rate = self.demand.rate.max(self.floor());
-        self.threshold = 0.8 * self.rate;
         self.quiet_until = Some(until);
+        self.limited_at = Some(now);
         self.pause = Some((until, fraction(draws)));
         Some(Step::Quiet)
     }
 
     fn decrease(&mut self, now: Instant, draws: &mut Draws) -> Step {
         let failed = self.answers.failed();
+        self.limited_at = Some(now);
         let step = match self.mode {
             Mode::Open => {
                 self.mode = Mode::Limited;
-                self.rate = self.demand.rate;
+                self.wanted = self.demand.rate;
+                self.rate = self.wanted;
                 self.any_good = true;
                 self.pause = None;
                 Step::Limited
@@ -354,9 +412,9 @@ impl Controller {
             };
         }
         // A fleet that has much to catch up on isn't to come back as a flood.
-        let most = (CATCH_UP * self.demand.rate).max(self.floor());
+        let most = (CATCH_UP * self.demand()).max(self.floor());
         self.rate = self.rate.min(most);
-        if parked || self.rate < 3.0 * self.demand.rate {
+        if parked || self.rate < 3.0 * self.demand() {
             return None;
         }
         self.mode = Mode::Open;
@@ -373,7 +431,7 @@ impl Controller {
 
     /// The least rate: the probes, and all there is to send in an outage.
     fn floor(&self) -> f64 {
-        let demand = self.demand.rate;
+        let demand = self.demand();
         (0.2 * demand).max((demand / 2.0).min(if self.cheap { 0.4 } else { 0.2 }))
     }
 
@@ -449,11 +507,16 @@ impl Ring {
         self.forget(time);
     }
 
-    /// Drops what is too old, but for the last three.
+    /// Drops what is too old; the last three have more time.
     fn forget(&mut self, time: u32) {
-        while self.count > LEAST_EVIDENCE {
+        while self.count > 0 {
             let oldest = self.times[((self.last + 17 - self.count) % 16) as usize];
-            if time.wrapping_sub(oldest) <= MEMORY {
+            let longest = if self.count > LEAST_EVIDENCE {
+                MEMORY
+            } else {
+                LONGEST_MEMORY
+            };
+            if time.wrapping_sub(oldest) <= longest {
                 break;
             }
             self.count -= 1;
@@ -532,6 +595,10 @@ impl Demand {
         } else {
             self.rate = fresh;
         }
+        if passed > DEMAND_MEMORY {
+            // After a long silence it is young again.
+            self.began = Some(now);
+        }
         self.last = Some(now);
         self.fresh = 0;
     }
@@ -555,6 +622,12 @@ const LEAST_EVIDENCE: u32 = 3;
 /// Answers older than this, in milliseconds, no longer count, but for the last three.
 const MEMORY: u32 = 2000;
 
+/// The same for the last three.
+const LONGEST_MEMORY: u32 = 600_000;
+
+/// Limited, with nothing under way and nobody asking for so long, it knows nothing any more.
+const LONGEST_LIMITED: Duration = Duration::from_secs(600);
+
 /// More late answers than this are a queue.
 const MOST_LATE: f64 = 0.5;
 
@@ -564,11 +637,17 @@ const GOOD_SPEAKS_FOR: Duration = Duration::from_millis(500);
 /// The rate is at most so many times the demand.
 const CATCH_UP: f64 = 4.0;
 
+/// Timers of a millisecond come as late as this on a busy machine.
+const LATE_TIMER: Duration = Duration::from_millis(5);
+
 /// A good answer adds at least this, in attempts per second: a third of a small rate is nothing.
 const LEAST_STEP: f64 = 0.3;
 
 /// The weight of a new latency.
 const LEARNING: f64 = 0.02;
+
+/// Of so many answers at least.
+const LEAST_LESSONS: u32 = 16;
 
 /// The same while probing, where a service that became slower for good is to be recognised.
 const LEARNING_PROBING: f64 = 0.1;

@@ -56,6 +56,7 @@
 //! |---|---|---|
 //! | [`order`](Window::order) | first come first served | the fair one; newest first answers more calls quickly and lets more wait in vain |
 //! | [`max_parked`](Window::max_parked) | 10,000 | a bound for memory; time bounds the line long before |
+//! | longest time parked | 5 min | for calls without a deadline |
 //! | [`longest_quiet`](Window::longest_quiet) | 5 min | a longer hint is for the call that was told |
 //!
 //! # Events
@@ -258,15 +259,10 @@ impl Window {
         Self::with(settings)
     }
 
-    /// What another service than the one that was asked said of itself, as after a redirect: only
-    /// what it asks for counts.
+    /// What another service than the one that was asked said of itself, as after a redirect.
     pub(crate) fn hear(&self, outcome: &mut Outcome<'_>) -> Option<event::Change> {
-        let ticket = controller::Ticket {
-            epoch: NO_EPOCH,
-            counted: false,
-        };
-        let first = false;
-        self.shared.settle(Ticket { ticket, first }, outcome)
+        let word = self.shared.word.load(Ordering::Acquire);
+        self.shared.settle(Ticket::open(word, false), outcome)
     }
 
     /// With less than this to its deadline an attempt won't be answered in time. Zero while open.
@@ -289,7 +285,7 @@ impl Settings {
         Line {
             capacity: self.max_parked,
             order: self.order,
-            max_wait: None,
+            max_wait: Some(LONGEST_WAIT),
         }
     }
 }
@@ -443,11 +439,14 @@ impl Gate for Window {
     #[inline]
     fn settle(&self, ticket: Ticket, outcome: &mut Outcome<'_>) -> Option<event::Change> {
         let shared = &*self.shared;
-        if outcome.verdict.is_success() {
+        let kind = outcome.verdict.kind();
+        if matches!(kind, Kind::RequestFault | Kind::Success) {
             match shared.count(ticket, outcome.latency, outcome.timeout) {
                 Counted::Plainly => return None,
                 Counted::ToBeLookedAt => {
-                    shared.sample(outcome.now(), outcome.latency);
+                    // A refusal takes less time than the work.
+                    let latency = outcome.latency.filter(|_| kind == Kind::Success);
+                    shared.sample(outcome.now(), latency);
                     return None;
                 }
                 Counted::Not => {}
@@ -513,7 +512,15 @@ impl Shared {
                 self.arrived.fetch_add(1, Ordering::Relaxed);
             }
             let patience = ask.timeout.unwrap_or(PATIENCE);
-            self.change(now, |limiter| limiter.patience = patience);
+            self.change(now, |limiter| {
+                limiter.controller.asked(now);
+                // Several pipelines may have different ones.
+                let least = match limiter.controller.in_flight() {
+                    0 => Duration::ZERO,
+                    _ => limiter.patience,
+                };
+                limiter.patience = patience.max(least);
+            });
         }
         let least = self.least_time(ask.timeout);
         let latest = ask.latest;
@@ -578,7 +585,8 @@ impl Shared {
             outcome.timeout.map(nanos),
         );
         let late = outcome.timed_out || outcome.latency.is_some_and(|it| nanos(it) > limit);
-        let latency = outcome.latency.filter(|_| !failed);
+        let is_success = outcome.verdict.is_success();
+        let latency = outcome.latency.filter(|_| is_success);
         let timeout = outcome.timeout.filter(|_| outcome.timed_out);
         let took = outcome.latency.or(timeout);
         let longest = self.settings.longest_quiet;
@@ -641,10 +649,10 @@ impl Shared {
             );
             (limiter.good, limiter.arrived) = (good, arrived);
             let it = &mut limiter.controller;
-            it.tally(fresh.wrapping_add(others), fresh, now);
+            it.tally(fresh.wrapping_add(others), fresh, limiter.parked, now);
             let result = change(limiter);
             let it = &limiter.controller;
-            let usual = Duration::try_from_secs_f64(it.usual()).unwrap_or_default();
+            let usual = Duration::try_from_secs_f64(it.known_usual()).unwrap_or_default();
             self.usual.store(nanos(usual), Ordering::Relaxed);
             let least = Duration::try_from_secs_f64(it.least_time()).unwrap_or_default();
             self.least.store(nanos(least), Ordering::Relaxed);
@@ -783,11 +791,11 @@ fn nanos(length: Duration) -> u64 {
 /// The lowest bit of the word.
 const LIMITED: u64 = 1;
 
-/// No decrease has this number.
-const NO_EPOCH: u64 = u64::MAX >> 1;
-
 /// A bound for memory: a parked call takes about a kilobyte.
 const MAX_PARKED: usize = 10_000;
+
+/// For calls without a deadline.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// A longer hint is for the call that was told.
 const LONGEST_QUIET: Duration = Duration::from_secs(300);
