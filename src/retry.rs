@@ -32,6 +32,7 @@ use crate::backoff::{Backoff, Progress, count};
 use crate::budget::{Budget, Withdrawal};
 use crate::deadline::Deadline;
 use crate::error::ConfigError;
+use crate::pipeline::Scope;
 use crate::report::{Stop, Wait, WaitReason};
 use crate::rng::Draws;
 use crate::verdict::{Hint, Kind, Processed, Verdict};
@@ -58,7 +59,7 @@ pub struct Retry {
     rate_limited: Option<Backoff>,
     /// `rate_limited` was asked for, and is no default.
     own_rate_limited: bool,
-    budget: Option<Budget>,
+    budget: Option<Scope<Budget>>,
     max_hint: Duration,
     hint_spread: Duration,
 }
@@ -116,8 +117,10 @@ impl Retry {
     }
 
     /// The shared budget for extra load. Default: none.
-    pub fn budget(mut self, budget: Budget) -> Self {
-        self.budget = Some(budget);
+    ///
+    /// A [`Keyed`](crate::Keyed) one is one budget per service; calls without a key then have none.
+    pub fn budget(mut self, budget: impl Into<Scope<Budget>>) -> Self {
+        self.budget = Some(budget.into());
         self
     }
 
@@ -149,10 +152,10 @@ impl Retry {
         }
         self.backoff.check()?;
         self.rate_limited.as_ref().map_or(Ok(()), Backoff::check)?;
-        self.budget.as_ref().map_or(Ok(()), Budget::check)
+        self.budget.as_ref().map_or(Ok(()), Scope::check)
     }
 
-    pub(crate) const fn shared_budget(&self) -> Option<&Budget> {
+    pub(crate) const fn budgets(&self) -> Option<&Scope<Budget>> {
         self.budget.as_ref()
     }
 
@@ -165,6 +168,7 @@ impl Retry {
     pub(crate) fn decide(
         &self,
         failed: &Failed,
+        budget: Option<&Budget>,
         courses: &mut Courses,
         draws: &mut Draws,
     ) -> Decision {
@@ -195,7 +199,7 @@ impl Retry {
             let (stop, wait) = (Stop::DeadlineTooClose, Some(earliest));
             return Decision::Stop { stop, wait };
         }
-        let Some(budget) = &self.budget else {
+        let Some(budget) = budget else {
             let withdrawal = None;
             return Decision::Again { wait, withdrawal };
         };
@@ -367,7 +371,11 @@ mod tests {
 
     fn decide(policy: &Retry, failed: &Failed) -> Decision {
         let mut draws = Rng::seeded(1).draws();
-        policy.decide(failed, &mut Courses::new(), &mut draws)
+        let budget = match policy.budgets() {
+            Some(Scope::One(budget)) => Some(budget),
+            _ => None,
+        };
+        policy.decide(failed, budget, &mut Courses::new(), &mut draws)
     }
 
     fn stop_of(policy: &Retry, failed: &Failed) -> Option<Stop> {
@@ -396,7 +404,7 @@ mod tests {
             failed.deadline = Some(Deadline::at(failed.now + ms(left)));
             failed.least_time = ms(least);
             let mut draws = Rng::seeded(seed).draws();
-            match policy.decide(&failed, &mut Courses::new(), &mut draws) {
+            match policy.decide(&failed, None, &mut Courses::new(), &mut draws) {
                 Decision::Again { wait, .. } => {
                     prop_assert!(wait.length >= ms(hint));
                     prop_assert!(wait.length + ms(least) < ms(left));
@@ -431,7 +439,7 @@ mod tests {
         let mut waits: Vec<_> = (0..100)
             .filter_map(|seed| {
                 let mut draws = Rng::seeded(seed).draws();
-                match policy.decide(&failed, &mut Courses::new(), &mut draws) {
+                match policy.decide(&failed, None, &mut Courses::new(), &mut draws) {
                     Decision::Again { wait, .. } => Some(wait.length),
                     Decision::Stop { .. } => None,
                 }
@@ -514,8 +522,12 @@ mod tests {
             let sum: Duration = (0..200)
                 .filter_map(|seed| {
                     let mut draws = Rng::seeded(seed).draws();
-                    match Retry::default().decide(&failed(verdict), &mut Courses::new(), &mut draws)
-                    {
+                    match Retry::default().decide(
+                        &failed(verdict),
+                        None,
+                        &mut Courses::new(),
+                        &mut draws,
+                    ) {
                         Decision::Again { wait, .. } => Some(wait.length),
                         Decision::Stop { .. } => None,
                     }
@@ -536,7 +548,7 @@ mod tests {
         let (mut courses, mut draws) = (Courses::new(), Rng::seeded(1).draws());
         let (transient, limited) = (Verdict::transient(), Verdict::new(Kind::RateLimited));
         let waits = [transient, limited, limited, transient].map(|verdict| {
-            match policy.decide(&failed(verdict), &mut courses, &mut draws) {
+            match policy.decide(&failed(verdict), None, &mut courses, &mut draws) {
                 Decision::Again { wait, .. } => wait.length.as_secs(),
                 Decision::Stop { stop, .. } => panic!("{stop}"),
             }

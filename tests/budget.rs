@@ -185,3 +185,26 @@ fn drain(budget: &Budget) -> u64 {
     let all = std::iter::from_fn(|| budget.withdraw(Kind::Transient, Instant::now()));
     all.map(evenkeel::budget::Withdrawal::spend).count() as u64
 }
+
+#[test]
+fn a_budget_per_key_leaves_the_others_theirs() {
+    use evenkeel::testing::{ManualClock, block_on};
+    use evenkeel::{Key, Keyed, Pipeline, Retry};
+
+    let clock = ManualClock::new();
+    let budgets = Keyed::new(Budget::new(Ratio::percent(0)).capacity(1));
+    let retry = Retry::constant(std::time::Duration::ZERO).budget(budgets.clone());
+    let pipeline = Pipeline::new().retry(retry).clock(clock.clock());
+    let attempts = |key: &str| {
+        let call = pipeline.run(|_| async { Err::<(), _>("down") });
+        block_on(&clock, call.keyed(Key::of(key)))
+            .unwrap_err()
+            .attempts()
+    };
+    assert_eq!((attempts("a"), attempts("a"), attempts("b")), (2, 1, 2));
+    let budget = budgets.peek(Key::of("a")).expect("it was used");
+    assert_eq!(budget.snapshot().first_attempts, 2);
+    // A call that goes nowhere in particular has no budget.
+    let call = pipeline.run(|_| async { Err::<(), _>("down") });
+    assert_eq!(block_on(&clock, call).unwrap_err().attempts(), 3);
+}

@@ -64,7 +64,7 @@ impl<P: PerKey> Scope<P> {
         }
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         match self {
             Self::One(policy) => policy.check(),
             Self::PerKey(policies) => policies.check(),

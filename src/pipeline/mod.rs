@@ -36,7 +36,7 @@ mod state;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::attempt::Attempt;
 use crate::breaker::Breaker;
@@ -45,7 +45,7 @@ use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::event::Observer;
 use crate::http::Http;
-use crate::keyed::Keyed;
+use crate::keyed::{Key, Keyed};
 use crate::limit::{Bulkhead, RateLimit};
 use crate::retry::Retry;
 use crate::rng::Rng;
@@ -264,7 +264,7 @@ impl<C> Pipeline<C> {
         self.policies.invalid.map_or(Ok(()), Err)
     }
 
-    /// The budget of the retry policy, if there is one.
+    /// The budget of the retry policy, if there is one for all calls.
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
         self.policies.budget()
@@ -357,7 +357,28 @@ impl<C: fmt::Debug> fmt::Debug for Pipeline<C> {
 
 impl Policies {
     pub(crate) fn budget(&self) -> Option<&Budget> {
-        self.retry.as_ref()?.shared_budget()
+        match self.retry.as_ref()?.budgets()? {
+            Scope::One(budget) => Some(budget),
+            Scope::PerKey(_) => None,
+        }
+    }
+
+    /// The budget of calls with this key, where each service has its own.
+    pub(crate) fn budget_of(
+        &self,
+        key: Option<Key>,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<Budget> {
+        match self.retry.as_ref()?.budgets()? {
+            Scope::One(_) => None,
+            Scope::PerKey(budgets) => Some(budgets.get(key?, now).into_inner()),
+        }
+    }
+
+    /// Whether each service has a budget of its own.
+    pub(crate) fn has_keyed_budgets(&self) -> bool {
+        let budgets = self.retry.as_ref().and_then(Retry::budgets);
+        matches!(budgets, Some(Scope::PerKey(_)))
     }
 
     /// Whether no attempt can follow this one.

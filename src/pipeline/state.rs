@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::attempt::Attempt;
 use crate::breaker::Mode;
-use crate::budget::Withdrawal;
+use crate::budget::{Budget, Withdrawal};
 use crate::clock::{Why, until};
 use crate::deadline::{Deadline, later};
 use crate::error::{Cause, Elapsed, Error, Limit, Reason, Rejected};
@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) deadline: Option<Deadline>,
     /// What it holds of the gates in front of its attempts.
     passes: Option<Passes>,
+    /// The budget of its service, where each has its own.
+    budget: Option<Budget>,
     story: Option<Box<Story>>,
 }
 
@@ -84,6 +86,7 @@ impl State {
             sent: None,
             deadline: None,
             passes: None,
+            budget: None,
             story: None,
         }
     }
@@ -120,6 +123,9 @@ impl State {
     ) -> Entry<O::Error> {
         if self.is_past_deadline(policies, now) {
             return Entry::Refused(self.past_deadline());
+        }
+        if self.number == 0 && policies.has_keyed_budgets() {
+            self.budget = policies.budget_of(operation.key(), || now.read(policies));
         }
         if policies.gates.is_empty() {
             return Entry::Go;
@@ -331,7 +337,8 @@ impl State {
         if let Some(passes) = &mut self.passes {
             passes.begin();
         }
-        if let Some(budget) = policies.budget().filter(|_| self.number == 1) {
+        let budget = self.budget.as_ref().or(policies.budget());
+        if let Some(budget) = budget.filter(|_| self.number == 1) {
             if budget.deposit() {
                 budget.tick(now.read(policies));
             }
@@ -422,6 +429,7 @@ impl State {
         let closed = passes.and_then(|passes| passes.closed(at));
         let least = passes.map(|passes| passes.least_time(policies.timeout));
         let story = self.story.as_mut().expect("made above");
+        let budget = self.budget.as_ref().or(policies.budget());
         let decision = policies.retry.as_ref().map(|retry| {
             let failed = Failed {
                 verdict,
@@ -434,7 +442,7 @@ impl State {
                 replayable: operation.is_replayable(),
                 closed,
             };
-            retry.decide(&failed, &mut story.courses, &mut story.draws)
+            retry.decide(&failed, budget, &mut story.courses, &mut story.draws)
         });
         let decision = decision.unwrap_or(Decision::Stop {
             stop: Stop::NoRetryPolicy,
@@ -442,7 +450,7 @@ impl State {
         });
         let attempt = self.number;
         let observer = policies.observer.as_deref();
-        let budget = || policies.budget().map(crate::Budget::snapshot);
+        let budget = || budget.map(Budget::snapshot);
         let (wait, follows) = match decision {
             Decision::Again { wait, withdrawal } => {
                 story.withdrawal = withdrawal;

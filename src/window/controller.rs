@@ -248,11 +248,19 @@ impl Controller {
         }
     }
 
-    /// Calls arrived, and good answers came while open: `good` of them, since the last time.
-    pub(super) fn tally(&mut self, arrived: u64, good: u64, parked: bool, now: Instant) {
+    /// Calls arrived, and good answers came while open: `good` of them since the last time, no earlier
+    /// than `good_at`.
+    pub(super) fn tally(
+        &mut self,
+        arrived: u64,
+        good: u64,
+        good_at: Instant,
+        parked: bool,
+        now: Instant,
+    ) {
         self.demand.tick(arrived, now);
         self.parked = parked;
-        self.answers.push_good(good, now);
+        self.answers.push_good(good, good_at);
     }
 
     /// A good answer came, perhaps without anyone looking at it but the clock.
@@ -516,7 +524,9 @@ impl Ring {
             } else {
                 LONGEST_MEMORY
             };
-            if time.wrapping_sub(oldest) <= longest {
+            // One that seems to be of the future came while another was told.
+            let age = time.wrapping_sub(oldest);
+            if age <= longest || age > u32::MAX / 2 {
                 break;
             }
             self.count -= 1;
@@ -581,6 +591,7 @@ impl Demand {
         self.fresh = self.fresh.saturating_add(arrived);
         let began = *self.began.get_or_insert(now);
         let last = *self.last.get_or_insert(now);
+        let now = now.max(last);
         let age = now.saturating_duration_since(began).as_secs_f64();
         let passed = now.saturating_duration_since(last).as_secs_f64();
         if passed < 0.1 && self.rate > 0.0 {

@@ -649,7 +649,14 @@ impl Shared {
             );
             (limiter.good, limiter.arrived) = (good, arrived);
             let it = &mut limiter.controller;
-            it.tally(fresh.wrapping_add(others), fresh, limiter.parked, now);
+            let good_at = limiter.sampled.map_or(now, |at| at.min(now));
+            it.tally(
+                fresh.wrapping_add(others),
+                fresh,
+                good_at,
+                limiter.parked,
+                now,
+            );
             let result = change(limiter);
             let it = &limiter.controller;
             let usual = Duration::try_from_secs_f64(it.known_usual()).unwrap_or_default();
