@@ -169,7 +169,7 @@ fn cases() -> Vec<Case> {
 fn gates() -> Vec<Case> {
     let pair: &'static [AtomicU64; 2] = Box::leak(Box::default());
     let moment = Instant::now();
-    let (rng, kept) = (Rng::default(), Rng::default());
+    let rng: &'static Rng = leak(Rng::default());
     let latency = Duration::from_millis(1);
     let window = Window::new();
     let by_time = Breaker::new();
@@ -187,19 +187,6 @@ fn gates() -> Vec<Case> {
     let bulkhead = Bulkhead::new(10);
     let rate = RateLimit::new(u32::MAX, Duration::from_secs(1));
     let throttle = Throttle::new();
-    let calls = move |breaker: &Breaker, now: Instant| {
-        if let Ok(permit) = breaker.try_acquire(now, &rng) {
-            let _ = black_box(permit.record(Verdict::success(), now, &rng));
-        }
-    };
-    let (a, b, c, d, e, f) = (
-        calls.clone(),
-        calls.clone(),
-        calls.clone(),
-        calls.clone(),
-        calls.clone(),
-        calls,
-    );
     vec![
         case("floor: a pair of shared counters", || {
             black_box(pair[0].fetch_add(1, Ordering::Relaxed));
@@ -211,28 +198,28 @@ fn gates() -> Vec<Case> {
             }
         }),
         case("breaker, closed, window of time", move || {
-            a(&by_time, moment)
+            call(&by_time, moment, rng);
         }),
         case("breaker, the same with its clock read", move || {
-            b(&clocked, Instant::now());
+            call(&clocked, Instant::now(), rng);
         }),
         case("breaker, closed, failures in a row", move || {
-            c(&in_row, moment)
+            call(&in_row, moment, rng);
         }),
         case("breaker, closed, the last 100 calls", move || {
-            d(&by_calls, moment);
+            call(&by_calls, moment, rng);
         }),
         case("breaker, open, refuses", move || {
-            let _ = black_box(open.try_acquire(moment, &kept).is_ok());
+            let _ = black_box(open.try_acquire(moment, rng).is_ok());
         }),
         case("breaker, closed, one of 10,000 scattered", move || {
             next = (next + 7_919) % scattered.len();
-            e(&scattered[next], moment);
+            call(&scattered[next], moment, rng);
         }),
         case("breaker of one of 10,000 keys", move || {
             next_key = (next_key + 7_919) % keys.len();
             let entry = keyed.get(keys[next_key], || moment);
-            f(&entry.into_inner(), moment);
+            call(&entry.into_inner(), moment, rng);
         }),
         case("bulkhead, free", move || {
             drop(black_box(bulkhead.try_acquire()));
@@ -246,6 +233,12 @@ fn gates() -> Vec<Case> {
             }
         }),
     ]
+}
+
+fn call(breaker: &Breaker, now: Instant, rng: &Rng) {
+    if let Ok(permit) = breaker.try_acquire(now, rng) {
+        let _ = black_box(permit.record(Verdict::success(), now, rng));
+    }
 }
 
 /// What a waiting call takes in memory.

@@ -186,6 +186,7 @@ fn drain(budget: &Budget) -> u64 {
     all.map(evenkeel::budget::Withdrawal::spend).count() as u64
 }
 
+#[cfg(feature = "testing")]
 #[test]
 fn a_budget_per_key_leaves_the_others_theirs() {
     use evenkeel::testing::{ManualClock, block_on};
