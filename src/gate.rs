@@ -87,6 +87,8 @@ pub(crate) struct Ask<'a> {
     /// How long an attempt may take.
     pub(crate) timeout: Option<Duration>,
     pub(crate) priority: crate::throttle::Priority,
+    /// What the ask itself changed, for a gate that refuses.
+    pub(crate) news: Option<Change>,
 }
 
 impl Ask<'_> {

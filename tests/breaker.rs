@@ -11,6 +11,7 @@ use evenkeel::Rng;
 use evenkeel::backoff::{Backoff, Jitter};
 use evenkeel::breaker::{Breaker, CountAs, Mode, Permit, Snapshot, State, Why};
 use evenkeel::budget::Ratio;
+use evenkeel::keyed::PerKey;
 use evenkeel::verdict::{Hint, Kind, Verdict};
 use proptest::prelude::*;
 
@@ -43,6 +44,8 @@ const LONGEST: u64 = 700;
 const PROBE_TIMEOUT: u64 = 500;
 const FORGET: u64 = 3_000;
 const MAX_HINT: u64 = 1_000;
+/// What is counted begins a day before the first moment.
+const DAY: u64 = 86_400_000;
 
 impl Rules {
     fn breaker(&self) -> Breaker {
@@ -89,12 +92,16 @@ struct Model {
     spell: u32,
     outcomes: VecDeque<(u64, bool, bool)>,
     in_row: u32,
-    /// Number and latest return of every probe that is out, whichever spell it is of.
-    out: Vec<(u32, u64)>,
+    /// Number, spell and latest return of every probe that is out, whichever spell it is of.
+    out: Vec<(u32, u32, u64)>,
     probe_numbers: u32,
     trips: u32,
     trips_in_row: u32,
     closed_at: u64,
+    /// Until when failures asked for quiet since the last success.
+    hinted: u64,
+    /// A dropped call failed, and nobody has looked since.
+    dropped: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,6 +116,8 @@ enum Right {
 enum Allowed {
     Go(Right),
     Refuse(Option<u64>),
+    /// It opens, for so long by itself.
+    Open(Why, u64),
     /// Luck decides; refused at most until then.
     Either {
         latest: u64,
@@ -129,6 +138,8 @@ impl Model {
             trips: 0,
             trips_in_row: 0,
             closed_at: 0,
+            hinted: 0,
+            dropped: false,
         }
     }
 
@@ -137,6 +148,8 @@ impl Model {
         self.spell += 1;
         self.outcomes.clear();
         self.in_row = 0;
+        self.hinted = 0;
+        self.dropped = false;
     }
 
     fn ask(&mut self, at: u64) -> Allowed {
@@ -146,11 +159,15 @@ impl Model {
             Mode::ForcedOpen => return Allowed::Refuse(None),
             _ => {}
         }
-        self.out.retain(|(_, until)| at < *until);
-        let full = self.out.len() == self.rules.probes;
+        if std::mem::take(&mut self.dropped) {
+            if let Some(why) = self.broken(at) {
+                let own = self.trip(at);
+                return Allowed::Open(why, own);
+            }
+        }
         if matches!(self.now, Now::Open { until } if at >= until) {
-            if full {
-                return Allowed::Refuse(None);
+            if self.is_full() && self.give_up(at).is_none() {
+                return Allowed::Refuse(self.oldest().map(|it| it.2));
             }
             self.enter(Now::HalfOpen { good: 0, bad: 0 });
         }
@@ -163,21 +180,50 @@ impl Model {
             Now::Closed { .. } => Allowed::Go(Right::Counted),
             Now::Open { until } => Allowed::Refuse(Some(*until)),
             Now::HalfOpen { .. } => {
-                if full {
-                    return Allowed::Refuse(None);
+                if self.is_full() {
+                    let lost = self.give_up(at);
+                    if lost.is_some_and(|it| it.1 == self.spell) && self.probe_failed() {
+                        return Allowed::Open(Why::ProbeFailed, self.open(at));
+                    }
+                }
+                if self.is_full() {
+                    return Allowed::Refuse(self.oldest().map(|it| it.2));
                 }
                 self.probe_numbers += 1;
-                self.out.push((self.probe_numbers, at + PROBE_TIMEOUT));
+                let until = at + PROBE_TIMEOUT;
+                self.out.push((self.probe_numbers, self.spell, until));
                 Allowed::Go(Right::Probe(self.probe_numbers))
             }
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.out.len() == self.rules.probes
+    }
+
+    fn oldest(&self) -> Option<(u32, u32, u64)> {
+        self.out.iter().copied().min_by_key(|it| (it.2, it.0))
+    }
+
+    fn give_up(&mut self, at: u64) -> Option<(u32, u32, u64)> {
+        let lost = self.oldest().filter(|it| it.2 <= at)?;
+        self.out.retain(|it| it.0 != lost.0);
+        Some(lost)
+    }
+
+    fn probe_failed(&mut self) -> bool {
+        let Now::HalfOpen { bad, .. } = &mut self.now else {
+            return false;
+        };
+        *bad += 1;
+        *bad >= self.rules.reopen_after
     }
 
     fn held(&self, at: u64) -> (usize, usize, usize) {
         let last = self.outcomes.len();
         let inside = |index: usize, time: u64| match self.rules.window {
             Window::Calls(calls) => index + calls >= last,
-            Window::Bucket(bucket) => time / bucket + 10 > at / bucket,
+            Window::Bucket(bucket) => (DAY + time) / bucket + 10 > (DAY + at) / bucket,
         };
         let held = self.outcomes.iter().enumerate();
         let held: Vec<_> = held.filter(|(i, it)| inside(*i, it.0)).collect();
@@ -225,6 +271,13 @@ impl Model {
         length
     }
 
+    fn trip(&mut self, at: u64) -> u64 {
+        if at - self.closed_at >= FORGET {
+            self.trips_in_row = 0;
+        }
+        self.open(at)
+    }
+
     /// The change, and how long it opened by itself.
     fn settle(
         &mut self,
@@ -235,10 +288,7 @@ impl Model {
     ) -> Option<(State, State, Why, u64)> {
         if let Right::Probe(number) = right {
             let place = self.out.iter().position(|it| it.0 == number)?;
-            let (_, until) = self.out.remove(place);
-            if at >= until {
-                return None;
-            }
+            self.out.remove(place);
         }
         if spell != self.spell {
             return None;
@@ -256,14 +306,14 @@ impl Model {
             }
             let failed = count_as == CountAs::Failure;
             self.count(at, failed, slow);
+            if !failed {
+                self.hinted = 0;
+            }
             if !(failed || slow) || self.mode == Mode::ForcedClosed {
                 return None;
             }
             let why = self.broken(at)?;
-            if at - self.closed_at >= FORGET {
-                self.trips_in_row = 0;
-            }
-            return Some((State::Closed, State::Open, why, self.open(at)));
+            return Some((State::Closed, State::Open, why, self.trip(at)));
         }
         let (Right::Probe(_), Now::HalfOpen { good, bad }) = (right, &mut self.now) else {
             return None;
@@ -297,7 +347,13 @@ impl Model {
     fn abandon(&mut self, (right, spell): (Right, u32), begun: u64) {
         match right {
             Right::Counted if spell == self.spell && self.rules.cancelled != CountAs::Nothing => {
-                self.count(begun, self.rules.cancelled == CountAs::Failure, false);
+                let failed = self.rules.cancelled == CountAs::Failure;
+                self.count(begun, failed, false);
+                if failed {
+                    self.dropped = true;
+                } else {
+                    self.hinted = 0;
+                }
             }
             Right::Probe(number) => self.out.retain(|it| it.0 != number),
             _ => {}
@@ -318,6 +374,44 @@ impl Model {
         }
     }
 
+    /// It opened by itself for `own`, and was asked for quiet until `asked`.
+    fn opened_for(
+        &mut self,
+        breaker: &Breaker,
+        asked: u64,
+        own: u64,
+        length: Duration,
+        (now, at): (Instant, u64),
+        rng: &Rng,
+    ) -> Result<(), TestCaseError> {
+        let hint = asked.saturating_sub(at);
+        if hint <= own {
+            prop_assert_eq!(length, ms(own));
+            return Ok(());
+        }
+        prop_assert!(ms(hint) <= length && length <= ms(hint + own));
+        prop_assert_eq!(breaker.snapshot(now).retry_after, Some(length));
+        self.rounded(breaker, length, (now, at), rng)
+    }
+
+    /// Chance decides how much: whole milliseconds suit the model.
+    fn rounded(
+        &mut self,
+        breaker: &Breaker,
+        length: Duration,
+        (now, at): (Instant, u64),
+        rng: &Rng,
+    ) -> Result<(), TestCaseError> {
+        let until = u64::try_from(length.as_millis()).unwrap() + at;
+        let mut rounded = breaker.snapshot(now);
+        rounded.retry_after = Some(ms(until - at));
+        prop_assert_eq!(breaker.restore(&rounded, now, rng), None);
+        self.enter(Now::Open { until });
+        self.spell += 1;
+        self.closed_at = at;
+        Ok(())
+    }
+
     fn agrees(&self, real: &Snapshot, at: u64) -> Result<(), TestCaseError> {
         let (calls, failed, slow) = self.held(at);
         prop_assert_eq!(real.mode, self.mode);
@@ -336,9 +430,8 @@ impl Model {
             _ => None,
         };
         prop_assert_eq!(real.retry_after, left);
-        let probes = self.out.iter().filter(|it| at < it.1).count();
-        prop_assert_eq!(real.probes as usize, probes);
-        prop_assert!(probes <= self.rules.probes);
+        prop_assert_eq!(real.probes as usize, self.out.len());
+        prop_assert!(self.out.len() <= self.rules.probes);
         Ok(())
     }
 }
@@ -455,11 +548,14 @@ proptest! {
             match step {
                 Step::Pass(time) => at += time,
                 Step::Ask => {
-                    let before = model.state();
+                    let (before, asked) = (model.state(), model.hinted);
                     let allowed = model.ask(at);
                     let watch = model.mode == Mode::WatchOnly;
                     let got = breaker.try_acquire(now, &rng);
-                    let change = got.as_ref().ok().and_then(Permit::change);
+                    let change = match &got {
+                        Ok(permit) => permit.change(),
+                        Err(refused) => refused.change(),
+                    };
                     prop_assert_eq!(
                         change.map(|it| (it.from, it.to)),
                         (before != model.state()).then_some((before, model.state()))
@@ -475,6 +571,13 @@ proptest! {
                         (Allowed::Either { .. }, None) => Right::Counted,
                         (Allowed::Refuse(until), Some(refused)) => {
                             prop_assert_eq!(refused.retry_at(), until.map(|it| t0 + ms(it)));
+                            Right::Ghost
+                        }
+                        (Allowed::Open(why, own), Some(refused)) => {
+                            prop_assert_eq!(change.map(|it| it.why), Some(why));
+                            let length = change.and_then(|it| it.retry_after).expect("opened");
+                            prop_assert_eq!(refused.retry_at(), Some(now + length));
+                            model.opened_for(&breaker, asked, own, length, (now, at), &rng)?;
                             Right::Ghost
                         }
                         (Allowed::Either { latest }, Some(refused)) => {
@@ -501,6 +604,24 @@ proptest! {
                     if let Some(hint) = hint {
                         verdict = verdict.hint(Hint::After(ms(hint)));
                     }
+                    let count_as = match kind {
+                        Kind::Success | Kind::RateLimited => CountAs::Nothing,
+                        Kind::RequestFault => rules.faults,
+                        _ => CountAs::Failure,
+                    };
+                    let heard = hint.filter(|_| count_as == CountAs::Failure);
+                    let heard = heard.filter(|_| right.0 == Right::Counted);
+                    let wish = heard.map_or(0, |it| at + it.min(MAX_HINT));
+                    let late = match model.now {
+                        Now::Open { until } if right.1 + 1 == model.spell => until < wish,
+                        _ => false,
+                    };
+                    if right.1 == model.spell {
+                        model.hinted = model.hinted.max(wish);
+                    }
+                    let good = kind == Kind::Success
+                        || (kind == Kind::RequestFault && rules.faults == CountAs::Success);
+                    let asked = if good { 0 } else { model.hinted };
                     let wanted = model.settle(right, kind, at - begun, at);
                     let change = permit.record(verdict, now, &rng);
                     prop_assert_eq!(
@@ -509,22 +630,14 @@ proptest! {
                     );
                     if let Some((_, State::Open, _, own)) = wanted {
                         let length = change.and_then(|it| it.retry_after).expect("opened");
-                        let hint = hint.unwrap_or(0).min(MAX_HINT);
-                        if hint > own {
-                            prop_assert!(ms(hint) <= length && length <= ms(hint + own));
-                            // Chance decides how much: whole milliseconds suit the model.
-                            let until = u64::try_from(length.as_millis()).unwrap() + at;
-                            let saved = breaker.snapshot(now);
-                            prop_assert_eq!(saved.retry_after, Some(length));
-                            let mut rounded = saved;
-                            rounded.retry_after = Some(ms(until - at));
-                            prop_assert_eq!(breaker.restore(&rounded, now, &rng).map(|it| it.why), None);
-                            model.now = Now::Open { until };
-                            model.spell += 1;
-                            model.closed_at = at;
-                        } else {
-                            prop_assert_eq!(length, ms(own));
-                        }
+                        let own_hint = at + hint.unwrap_or(0).min(MAX_HINT);
+                        model.opened_for(&breaker, asked.max(own_hint), own, length, (now, at), &rng)?;
+                    } else if late {
+                        let left = breaker.snapshot(now).retry_after.expect("open");
+                        let own = FIRST.max(LONGEST);
+                        prop_assert!(t0 + ms(wish) <= now + left);
+                        prop_assert!(now + left <= t0 + ms(wish + own));
+                        model.rounded(&breaker, left, (now, at), &rng)?;
                     }
                 }
                 Step::Drop(which) => {
@@ -534,7 +647,7 @@ proptest! {
                     }
                 }
                 Step::Set(mode) => {
-                    let before = model.state();
+                    let before = (model.state(), model.mode);
                     model.set_mode(mode, at);
                     let change = match mode {
                         Mode::Disabled => breaker.disable(now),
@@ -543,8 +656,9 @@ proptest! {
                         Mode::WatchOnly => breaker.watch_only(now),
                         _ => breaker.automatic(now),
                     };
-                    let wanted = (before != model.state()).then_some((before, model.state()));
-                    prop_assert_eq!(change.map(|it| (it.from, it.to)), wanted);
+                    let wanted = (before != (model.state(), mode))
+                        .then_some((before.0, model.state(), Why::Manual(mode)));
+                    prop_assert_eq!(change.map(|it| (it.from, it.to, it.why)), wanted);
                 }
             }
             model.agrees(&breaker.snapshot(t0 + ms(at)), at)?;
@@ -651,28 +765,131 @@ fn the_cooldown_begins_anew_after_just_so_much_health() {
 }
 
 #[test]
-fn a_probe_that_never_returns_gives_its_place_away_and_then_says_nothing() {
-    let (breaker, rng, now) = (
-        Breaker::new().probe_timeout(ms(300)),
-        Rng::seeded(1),
-        Instant::now(),
+fn a_probe_that_never_returns_reopens_it_when_another_needs_its_place() {
+    let breaker = Breaker::new().probe_timeout(ms(300)).cooldown(
+        Backoff::exponential(ms(100))
+            .max_delay(ms(1_000))
+            .jitter(Jitter::None),
     );
-    let open = trip(&breaker, now, &rng);
-    let now = now + open.retry_after.unwrap();
-    let lost = breaker.try_acquire(now, &rng).expect("a probe");
-    assert!(breaker.try_acquire(now + ms(299), &rng).is_err());
-    let second = breaker.try_acquire(now + ms(300), &rng).expect("its place");
-    assert!(second.is_probe());
-    assert!(
-        lost.record(Verdict::transient(), now + ms(301), &rng)
-            .is_none()
-    );
-    assert_eq!(breaker.snapshot(now + ms(301)).probes, 1);
-    assert!(
-        second
-            .record(Verdict::success(), now + ms(302), &rng)
-            .is_some()
-    );
+    let (rng, now) = (Rng::seeded(1), Instant::now());
+    let mut now = now + trip(&breaker, now, &rng).retry_after.unwrap();
+    for length in [200, 400, 800, 1_000] {
+        let lost = breaker.try_acquire(now, &rng).expect("a probe");
+        let refused = breaker.try_acquire(now + ms(299), &rng).unwrap_err();
+        assert_eq!(refused.retry_at(), Some(now + ms(300)), "at the latest");
+        assert_eq!(refused.change(), None);
+        now += ms(300);
+        let refused = breaker.try_acquire(now, &rng).unwrap_err();
+        let change = refused.change().expect("reopened");
+        assert_eq!((change.from, change.to), (State::HalfOpen, State::Open));
+        assert_eq!(
+            (change.why, change.retry_after),
+            (Why::ProbeFailed, Some(ms(length)))
+        );
+        assert_eq!(refused.retry_at(), Some(now + ms(length)));
+        assert!(
+            lost.record(Verdict::success(), now, &rng).is_none(),
+            "too late"
+        );
+        now += ms(length);
+    }
+}
+
+#[test]
+fn an_answer_however_late_counts_while_nobody_has_its_place() {
+    for (verdict, state) in [
+        (Verdict::success(), State::Closed),
+        (Verdict::transient(), State::Open),
+    ] {
+        let (breaker, rng, now) = (Breaker::new(), Rng::seeded(1), Instant::now());
+        let now = now + trip(&breaker, now, &rng).retry_after.unwrap();
+        let probe = breaker.try_acquire(now, &rng).expect("a probe");
+        let change = probe.record(verdict, now + ms(12_000), &rng);
+        assert_eq!(change.map(|it| it.to), Some(state));
+    }
+}
+
+#[test]
+fn what_any_of_the_failures_asked_for_is_heeded_unless_a_success_came_since() {
+    for (success, most) in [(false, 61_500), (true, 1_500)] {
+        let (breaker, rng, now) = (Breaker::new(), Rng::seeded(1), Instant::now());
+        let slow_down = Verdict::new(Kind::Overloaded).hint(Hint::After(ms(60_000)));
+        let permit = breaker.try_acquire(now, &rng).unwrap();
+        permit.record(slow_down, now, &rng);
+        if success {
+            tell(&breaker, Kind::Success, now);
+        }
+        let length = trip(&breaker, now, &rng).retry_after.unwrap();
+        assert_eq!(length >= ms(60_000), !success);
+        assert!(length <= ms(most));
+    }
+}
+
+#[test]
+fn a_late_answer_that_asks_for_more_quiet_puts_the_end_off() {
+    let (rng, now) = (Rng::seeded(1), Instant::now());
+    let breaker = Breaker::new().max_hint(ms(60_000));
+    let late = breaker.try_acquire(now, &rng).unwrap();
+    trip(&breaker, now, &rng);
+    let slow_down = Verdict::new(Kind::Overloaded).hint(Hint::After(ms(90_000)));
+    assert_eq!(late.record(slow_down, now, &rng), None);
+    let left = breaker.snapshot(now).retry_after.unwrap();
+    assert!(ms(60_000) <= left && left <= ms(61_500), "{left:?}");
+}
+
+#[test]
+fn every_change_of_the_mode_is_told() {
+    let (breaker, now) = (Breaker::new(), Instant::now());
+    assert_eq!(breaker.automatic(now), None, "it was that before");
+    let told =
+        |change: Option<evenkeel::breaker::Change>| change.map(|it| (it.from, it.to, it.why));
+    let closed = |mode| Some((State::Closed, State::Closed, Why::Manual(mode)));
+    assert_eq!(told(breaker.disable(now)), closed(Mode::Disabled));
+    assert_eq!(told(breaker.watch_only(now)), closed(Mode::WatchOnly));
+    assert_eq!(told(breaker.automatic(now)), closed(Mode::Automatic));
+}
+
+#[test]
+fn a_restored_breaker_is_open_for_an_hour_at_most() {
+    let (breaker, rng, now) = (Breaker::new(), Rng::seeded(1), Instant::now());
+    let mut saved = Snapshot::default();
+    saved.state = State::Open;
+    saved.retry_after = Some(Duration::MAX);
+    let change = breaker.restore(&saved, now, &rng).expect("opened");
+    assert_eq!(change.retry_after, Some(ms(3_600_000)));
+    assert!(breaker.try_acquire(now + ms(3_600_000), &rng).is_ok());
+}
+
+#[test]
+fn a_first_moment_that_lies_ahead_does_not_stop_its_time() {
+    let (breaker, rng, now) = (Breaker::new(), Rng::seeded(1), Instant::now());
+    let _ = breaker.snapshot(now + ms(DAY));
+    let open = trip(&breaker, now, &rng).retry_after.unwrap();
+    assert!(breaker.try_acquire(now + open, &rng).is_ok());
+}
+
+#[test]
+fn a_breaker_is_idle_only_when_it_is_forgotten_that_it_was_open() {
+    let (rng, now) = (Rng::seeded(1), Instant::now());
+    let breaker = Breaker::new();
+    assert!(breaker.is_idle(now));
+    let other = breaker.clone();
+    assert!(!breaker.is_idle(now), "somebody holds it");
+    drop(other);
+    breaker.watch_only(now);
+    assert!(!breaker.is_idle(now + ms(DAY)), "somebody set its mode");
+    breaker.automatic(now);
+    let until = now + trip(&breaker, now, &rng).retry_after.unwrap();
+    assert!(!breaker.is_idle(now) && !breaker.is_idle(until + ms(59_999)));
+    // One that nobody asks any more must not stay for ever.
+    assert!(breaker.is_idle(until + ms(60_000)));
+    let probe = breaker.try_acquire(until, &rng).unwrap();
+    assert!(!breaker.is_idle(until), "half-open");
+    probe
+        .record(Verdict::success(), until, &rng)
+        .expect("closed");
+    assert!(!breaker.is_idle(until + ms(59_999)));
+    assert!(breaker.is_idle(until + ms(60_000)));
 }
 
 #[test]
@@ -766,15 +983,33 @@ fn the_ramp_lets_a_growing_share_through_and_says_when_the_others_may_come() {
 }
 
 #[test]
-fn cancelled_calls_count_when_asked_and_open_nothing_by_themselves() {
+fn dropped_calls_that_count_as_failures_open_it_for_the_next_who_asks() {
     let (rng, now) = (Rng::seeded(1), Instant::now());
     let breaker = Breaker::new().cancelled(CountAs::Failure);
-    for _ in 0..9 {
-        drop(breaker.try_acquire(now, &rng).unwrap());
+    let held: Vec<_> = (0..5)
+        .map(|_| breaker.try_acquire(now, &rng).unwrap())
+        .collect();
+    for (gone, permit) in held.into_iter().enumerate() {
+        assert!(
+            gone == 4
+                || breaker.try_acquire(now, &rng).is_ok_and(|it| it
+                    .record(Verdict::new(Kind::RateLimited), now, &rng)
+                    .is_none())
+        );
+        drop(permit);
     }
-    let snapshot = breaker.snapshot(now);
-    assert_eq!((snapshot.state, snapshot.failures), (State::Closed, 9));
-    assert!(tell(&breaker, Kind::Transient, now).is_some());
+    let refused = breaker.try_acquire(now, &rng).unwrap_err();
+    let change = refused.change().expect("opened");
+    assert_eq!(
+        (change.from, change.to, change.why),
+        (State::Closed, State::Open, Why::ConsecutiveFailures)
+    );
+    assert_eq!(refused.retry_at(), Some(now + change.retry_after.unwrap()));
+    assert_eq!(
+        breaker.try_acquire(now, &rng).unwrap_err().change(),
+        None,
+        "told once"
+    );
 }
 
 #[test]

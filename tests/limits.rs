@@ -1,17 +1,22 @@
 //! Bulkheads and rate limits on real threads, and in line.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use evenkeel::Clock;
 use evenkeel::error::Reason;
-use evenkeel::limit::{Aimd, Bulkhead, Change, RateLimit};
+use evenkeel::limit::{Aimd, Bulkhead, Change, Limit, RateLimit, Sample};
+use evenkeel::{Key, Keyed};
 use tokio::time::{advance, sleep, timeout};
 
 const THREADS: usize = 4;
 const MS: Duration = Duration::from_millis(1);
+const S: Duration = Duration::from_secs(1);
 
 #[test]
 fn no_more_than_the_limit_are_ever_inside_and_everything_is_given_back() {
@@ -368,4 +373,204 @@ fn moments_in_any_order_never_panic_and_never_give_more() {
     let far = start + Duration::from_secs(3_000_000_000);
     assert!(limit.try_acquire(far).is_ok());
     assert_eq!(limit.snapshot(far).available, 2);
+}
+
+#[test]
+fn one_answer_stops_nothing_for_longer_than_is_believed_and_it_is_told() {
+    let limit = RateLimit::per_second(100).max_pause(30 * S);
+    let now = Instant::now();
+    let day = 86_400 * S;
+    let paused = Some(Change::Paused { length: 30 * S });
+    assert_eq!(limit.observe(0, day, now), paused);
+    assert_eq!(limit.observe(0, day, now), None);
+    let refused = limit.try_acquire(now).unwrap_err();
+    assert_eq!(refused.retry_at(), Some(now + 30 * S));
+    assert!(limit.try_acquire(now + 30 * S).is_ok());
+    // Known to be used up only by the second answer.
+    let now = now + 60 * S;
+    assert_eq!(limit.observe(2, 9 * S, now), None);
+    let paused = Some(Change::Paused { length: 9 * S });
+    assert_eq!(limit.observe(0, 9 * S, now), paused);
+}
+
+#[test]
+fn of_a_long_period_only_the_share_of_what_is_believed_is_used() {
+    let limit = RateLimit::per_second(100).max_pause(60 * S);
+    let start = Instant::now();
+    // 10 a minute.
+    assert_eq!(limit.observe(600, 3600 * S, start), None);
+    let went = (0..600).filter(|tenth| limit.try_acquire(start + *tenth * 100 * MS).is_ok());
+    assert_eq!(went.count(), 10);
+}
+
+#[test]
+fn a_new_quota_forgets_what_the_service_said_is_left_but_not_a_pause() {
+    let limit = RateLimit::per_second(100);
+    let now = Instant::now();
+    let _ = limit.observe(0, 60 * S, now);
+    limit.set_quota(1000, S, 100, now).unwrap();
+    assert!(limit.try_acquire(now).is_ok());
+    let _ = limit.pause(60 * S, now);
+    limit.set_quota(10, S, 1, now).unwrap();
+    let refused = limit.try_acquire(now).unwrap_err();
+    assert_eq!(refused.retry_at(), Some(now + 60 * S));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_nobody_polls_does_not_stall_the_others() {
+    let bulkhead = Bulkhead::new(3).queue(10);
+    let clock = Clock::default();
+    let held: Vec<_> = (0..3).map(|_| bulkhead.try_acquire().unwrap()).collect();
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut first = pin!(bulkhead.acquire(&clock));
+    let mut second = pin!(bulkhead.acquire(&clock));
+    assert!(first.as_mut().poll(&mut cx).is_pending());
+    assert!(second.as_mut().poll(&mut cx).is_pending());
+    drop(held);
+    assert!(second.as_mut().poll(&mut cx).is_pending());
+    advance(50 * MS).await;
+    assert!(second.as_mut().poll(&mut cx).is_pending(), "a little slow");
+    advance(MS).await;
+    assert!(matches!(second.as_mut().poll(&mut cx), Poll::Ready(Ok(_))));
+    // Nor those that come later; and it has its place all the time.
+    assert!(bulkhead.acquire(&clock).await.is_ok());
+    assert_eq!(bulkhead.snapshot().waiting, 1);
+    assert!(matches!(first.as_mut().poll(&mut cx), Poll::Ready(Ok(_))));
+    let end = bulkhead.snapshot();
+    assert_eq!((end.waiting, end.in_flight), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_that_nobody_polls_do_not_stall_a_rate_limit() {
+    let limit = RateLimit::per_second(1000).burst(1);
+    let clock = Clock::default();
+    limit.try_acquire(clock.now()).unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut idle: Vec<_> = (0..5).map(|_| Box::pin(limit.acquire(&clock))).collect();
+    for it in &mut idle {
+        assert!(it.as_mut().poll(&mut cx).is_pending());
+    }
+    timeout(2 * S, limit.acquire(&clock))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(limit.snapshot(clock.now()).waiting, 5);
+}
+
+#[test]
+fn a_pause_that_a_thousand_answers_tell_is_one_event() {
+    let limit = RateLimit::per_second(100);
+    let now = Instant::now();
+    let told = (0..1000).filter(|n| limit.pause(5 * S, now + *n * MS / 20).is_some());
+    assert_eq!(told.count(), 1);
+    // The last one's is kept to all the same.
+    let end = now + 5 * S + 999 * MS / 20;
+    assert_eq!(limit.try_acquire(now).unwrap_err().retry_at(), Some(end));
+    let now = now + 101 * MS;
+    assert_eq!(
+        limit.pause(5 * S, now),
+        Some(Change::Paused { length: 5 * S })
+    );
+}
+
+#[test]
+fn to_look_at_a_moment_of_the_future_changes_nothing() {
+    for is_new in [false, true] {
+        let (limit, now) = (RateLimit::per_second(10).burst(1), Instant::now());
+        if is_new {
+            assert_eq!(limit.snapshot(now + 3600 * S).available, 1);
+        }
+        limit.try_acquire(now).unwrap();
+        let seen = limit.snapshot(now + 3600 * S);
+        assert_eq!((seen.available, seen.next_at), (1, now + 3600 * S));
+        assert_eq!(limit.snapshot(now).next_at, now + 100 * MS);
+        let went = (1..=600).filter(|n| limit.try_acquire(now + *n * 100 * MS).is_ok());
+        assert_eq!(went.count(), 600);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_refused_behind_plain_permits_says_when_too() {
+    let bulkhead = Bulkhead::new(1).queue(0);
+    let clock = Clock::default();
+    for _ in 0..10 {
+        let permit = bulkhead.acquire(&clock).await.unwrap();
+        advance(S).await;
+        drop(permit);
+    }
+    let _held = bulkhead.acquire(&clock).await.unwrap();
+    let refused = bulkhead.acquire(&clock).await.unwrap_err();
+    assert_eq!(refused.retry_at(), Some(clock.now() + S));
+}
+
+/// Somebody else decides.
+#[derive(Debug)]
+struct Remote(Arc<AtomicU32>);
+
+impl Limit for Remote {
+    fn limit(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn sample(&mut self, _: &Sample) {}
+
+    fn fresh(&self) -> Box<dyn Limit> {
+        Box::new(Self(Arc::clone(&self.0)))
+    }
+}
+
+#[test]
+fn a_limit_that_changes_by_itself_is_followed() {
+    let limit = Arc::new(AtomicU32::new(10));
+    let bulkhead = Bulkhead::adaptive(Remote(Arc::clone(&limit)));
+    let answer = || bulkhead.try_acquire().unwrap().answered(MS, Instant::now());
+    assert_eq!(answer(), None);
+    limit.store(2, Ordering::Relaxed);
+    assert_eq!(answer(), Some(Change::Moved { from: 10, to: 2 }));
+    assert_eq!((answer(), bulkhead.snapshot().limit), (None, 2));
+}
+
+/// Walks over all entries, ten minutes and more apart.
+fn idle_for_long<P: evenkeel::keyed::PerKey>(keyed: &Keyed<P>, now: Instant) -> Instant {
+    for sweep in 0..3 {
+        for _ in 0..64 * 64 {
+            let _ = keyed.get(Key::of("busy"), || now + sweep * 660 * S);
+        }
+    }
+    now + 2 * 660 * S
+}
+
+#[test]
+fn a_used_up_quota_of_a_key_outlives_its_idle_time() {
+    let keyed = Keyed::new(RateLimit::new(100, 86_400 * S).burst(100)).capacity(16);
+    let (key, now) = (Key::of("api"), Instant::now());
+    let go = |now| keyed.get(key, || now).policy().try_acquire(now).is_ok();
+    assert_eq!((0..200).filter(|_| go(now)).count(), 100);
+    let now = idle_for_long(&keyed, now);
+    // One comes each 864 s.
+    assert_eq!((0..100).filter(|_| go(now)).count(), 1);
+}
+
+#[test]
+fn a_bulkhead_of_a_key_that_was_closed_by_hand_stays_closed() {
+    let keyed = Keyed::new(Bulkhead::new(5)).capacity(16);
+    let (key, now) = (Key::of("api"), Instant::now());
+    keyed.get(key, || now).policy().set_limit(0);
+    let now = idle_for_long(&keyed, now);
+    assert!(keyed.get(key, || now).policy().try_acquire().is_none());
+}
+
+#[test]
+fn what_is_left_is_spread_where_the_end_of_the_period_slides_with_each_answer() {
+    // 3 (and one at once) for each minute from now on, however often it is said.
+    for (max_pause, remaining, reset) in [(300, 3, 60 * S), (60, 180, 3600 * S)] {
+        let limit = RateLimit::per_second(100).max_pause(max_pause * S);
+        let (start, mut went) = (Instant::now(), 0);
+        for tenth in 0..600 {
+            let now = start + tenth * 100 * MS;
+            let _ = limit.observe(remaining, reset, now);
+            went += u32::from(limit.try_acquire(now).is_ok());
+        }
+        assert!((3..=4).contains(&went), "{went}");
+    }
 }

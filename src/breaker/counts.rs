@@ -18,6 +18,7 @@ pub(super) struct Counts {
     /// Generation and failures in a row.
     streak: AtomicU64,
     buckets: Buckets,
+    /// Of which bucket, and how many.
     clashes: AtomicU32,
     stripes: OnceLock<Box<[Stripe]>>,
     /// Slow calls, if they count and the window is one of time.
@@ -104,7 +105,7 @@ impl Counts {
     pub(super) fn add_at(&self, place: Place, failed: bool) {
         match self.stripes.get() {
             Some(stripes) => add_to_own(stripes, place, failed),
-            None if self.buckets.add(place, failed) => self.clashed(),
+            None if self.buckets.add(place, failed) => self.clashed(place),
             None => {}
         }
     }
@@ -191,8 +192,16 @@ impl Counts {
     }
 
     #[cold]
-    fn clashed(&self) {
-        if self.clashes.fetch_add(1, Ordering::Relaxed) + 1 >= CLASHES {
+    fn clashed(&self, place: Place) {
+        let (tag, seen) = (place.tag() << 8, self.clashes.load(Ordering::Relaxed));
+        let next = if seen & !0xFF == tag {
+            seen + 1
+        } else {
+            tag + 1
+        };
+        // One that is lost to another's store is one of many.
+        self.clashes.store(next, Ordering::Relaxed);
+        if next & 0xFF >= CLASHES {
             let all = || (0..stripe_count()).map(|_| Stripe(Buckets::new()));
             self.stripes.get_or_init(|| all().collect());
         }
@@ -221,8 +230,8 @@ fn stripe_count() -> usize {
     })
 }
 
-/// So many times threads may get into each other's way before they are given counters of their
-/// own: a busy breaker is there in microseconds, and a thousand quiet ones stay small.
+/// So many times threads may get into each other's way in one bucket's time before they are given
+/// counters of their own: a busy breaker is there in microseconds, and a thousand quiet ones stay small.
 /// Never under loom, which doesn't see that `OnceLock` publishes them.
 const CLASHES: u32 = if cfg!(evenkeel_loom) { u32::MAX } else { 16 };
 
@@ -278,7 +287,7 @@ mod tests {
     fn two_threads_use_two_stripes() {
         let rules = Settings::default().rules;
         let (counts, spot) = (Counts::new(&rules), rules.scale().spot(0));
-        (0..CLASHES).for_each(|_| counts.clashed());
+        (0..CLASHES).for_each(|_| counts.clashed(spot.of(0)));
         let stripes = counts.stripes.get().expect("clashes enough");
         let held = |stripe: &Stripe| {
             let mut sum = Sum::default();
@@ -299,6 +308,17 @@ mod tests {
     }
 
     #[test]
+    fn clashes_that_are_rare_for_ever_cost_nothing() {
+        let rules = Settings::default().rules;
+        let counts = Counts::new(&rules);
+        for second in 0..1_000 {
+            let place = rules.scale().spot(second * 1_000_000_000).of(0);
+            (1..CLASHES).for_each(|_| counts.clashed(place));
+        }
+        assert!(counts.stripes.get().is_none());
+    }
+
+    #[test]
     fn counters_of_their_own_add_up_whichever_thread_counts() {
         let rules = Settings::default().rules;
         let counts = Counts::new(&rules);
@@ -306,7 +326,7 @@ mod tests {
         counts.add(&rules, 3, true, false, || now);
         for _ in 0..CLASHES {
             assert!(counts.stripes.get().is_none());
-            counts.clashed();
+            counts.clashed(now.of(3));
         }
         let stripes = counts.stripes.get().expect("clashes enough");
         assert!(stripes.len() >= 2);

@@ -43,7 +43,7 @@
 //! | [`forget_after`](Breaker::forget_after) | 60 s closed | the next outage is another one |
 //! | [`max_hint`](Breaker::max_hint) | 5 min | a server may be believed, not obeyed for ever |
 //! | [`probes`](Breaker::probes), [`close_after`](Breaker::close_after), [`reopen_after`](Breaker::reopen_after) | 1 | one call says enough; the ramp is the second opinion |
-//! | [`probe_timeout`](Breaker::probe_timeout) | 10 s | the attempt timeout of the presets: what takes longer is lost |
+//! | [`probe_timeout`](Breaker::probe_timeout) | 10 s | the attempt timeout of the presets: what takes longer may give its place to another |
 //! | [`ramp`](Breaker::ramp) | 5 s | a fleet that comes back as one takes a cold service down again |
 //! | [`request_faults`](Breaker::request_faults), [`cancelled`](Breaker::cancelled) | nothing | a wrong request says nothing about the service, and who gave up says nothing at all |
 //!
@@ -56,7 +56,8 @@
 //! one that counts as nothing isn't slow either.
 //!
 //! Rules are looked at when a bad outcome is told: a success never opens a breaker. What a call
-//! says counts only in the state, and in the very spell of it, in which it was let through.
+//! says counts only in the state, and in the very spell of it, in which it was let through; but a
+//! late failure's `Retry-After` is heard while it is open.
 //!
 //! The window of time is kept in ten buckets. It counts every outcome younger than nine tenths of
 //! it and none as old as all of it; in between they leave by the bucket. A window of calls is exact.
@@ -64,7 +65,9 @@
 //! # Changes
 //!
 //! Each change of state is returned as a [`Change`] to exactly one caller: to the one whose record
-//! made it, or to the one whose probe opened it halfway ([`Permit::change`]).
+//! made it, to the one whose probe opened it halfway ([`Permit::change`]), or to the one who asked
+//! and found probes lost or dropped calls too many ([`Refused::change`]). Setting the mode is told
+//! even where the state stays what it was.
 //!
 //! # What it composes with
 //!
@@ -78,13 +81,14 @@
 //! Closed, it takes no lock: one atomic read to ask, and to record a success one exchange for the
 //! window of time, or reads only for a full window of calls without a failure and for failures in a
 //! row. It reads the clock only for a window of time. Open, refusing takes no lock either. Changes
-//! of state and probes do. Each thread remembers the last millisecond that it saw, in 80 bytes, so
+//! of state, probes, and failures with a hint do. Each thread remembers the last millisecond that it saw, in 80 bytes, so
 //! that most calls compare two moments and compute nothing.
 //!
 //! A breaker is one allocation of under 256 bytes, and a first trip allocates 40 more. Once threads
 //! get into each other's way it takes 128 bytes more for each processor (2 to 16 of them). Settings
-//! are shared by all breakers made from one. A window of calls takes 4 bytes a call, the window of
-//! slow calls 80.
+//! are shared by all breakers made from one. A window of calls takes under 700 bytes for
+//! its first 64 calls, then 4 bytes a call as they come, 256 KiB at most; the window of slow calls
+//! takes 80.
 //!
 //! # What it does not do
 //!
@@ -203,8 +207,9 @@ impl Breaker {
         self.set(|it| it.forget_after = health)
     }
 
-    /// How far a server's `Retry-After` is believed that comes with the failure that opens it.
-    /// A longer one is cut to this. It never shortens the cooldown; where it is longer than that,
+    /// How far a server's `Retry-After` is believed that comes with a failure. A longer one is cut
+    /// to this. What counts is the latest moment that the failures since the last success asked
+    /// for, and those that come late, while it is open, put its end off. It never shortens the cooldown; where it is longer than that,
     /// up to one cooldown is added by chance, so that not all who were told come back as one.
     /// Zero: not at all. Default: 5 min.
     #[must_use]
@@ -230,8 +235,9 @@ impl Breaker {
         self.set(|it| it.reopen_after = failures)
     }
 
-    /// A probe that is out for so long is given up: another gets its place, and what it says later
-    /// doesn't count. Not zero. Default: 10 s.
+    /// A probe that is out for so long is given up as soon as another call needs its place: that
+    /// counts as a failed probe, and what it says later doesn't count. Until then its answer
+    /// counts, however late. Longer than good answers take; not zero. Default: 10 s.
     #[must_use]
     pub fn probe_timeout(self, length: Duration) -> Self {
         self.set(|it| it.probe_timeout = length)
@@ -250,9 +256,9 @@ impl Breaker {
         self.set(|it| it.request_faults = count_as)
     }
 
-    /// What calls count as that were dropped before they ended. They count at the time they began,
-    /// and never open the breaker by themselves: the next failure that is told does. A dropped probe
-    /// says nothing in any case. Default: nothing.
+    /// What calls count as that were dropped before they ended. They count at the time they began.
+    /// Where that breaks a rule, the next call that asks finds the breaker open, and is told. A
+    /// dropped probe says nothing in any case. Default: nothing.
     #[must_use]
     pub fn cancelled(self, count_as: CountAs) -> Self {
         self.set(|it| it.cancelled = count_as)
@@ -324,7 +330,8 @@ impl Breaker {
     }
 
     /// Takes over mode, state, remaining open time and trips of a snapshot, its own or another
-    /// process's.
+    /// process's. It stays open for an hour at most, or for [`max_hint`](Self::max_hint) if that is
+    /// longer.
     ///
     /// Counts aren't taken over, a ramp is not resumed, and half-open becomes open with no time
     /// left, since its probes belong to somebody else. All that was let through before is forgotten.
@@ -353,9 +360,9 @@ impl Breaker {
     fn acquire_otherwise(&self, now: Instant, rng: &Rng) -> Result<Permit<'_>, Refused> {
         match self.shared.admit(|| now, rng) {
             Ok(ticket) => Ok(Permit::new(&self.shared, ticket, now)),
-            Err(until) => Err(Refused {
+            Err(no) => Err(Refused {
                 base: self.shared.base(now),
-                until,
+                no,
             }),
         }
     }
@@ -398,9 +405,10 @@ impl PerKey for Breaker {
         }
     }
 
-    /// Whether nobody else holds it, and nobody told it what to do.
-    fn is_idle(&self, _: Instant) -> bool {
-        Arc::strong_count(&self.shared) == 1 && self.shared.is_automatic()
+    /// Whether nobody else holds it, nobody told it what to do, and it is
+    /// [forgotten](Breaker::forget_after) that it was ever open.
+    fn is_idle(&self, now: Instant) -> bool {
+        Arc::strong_count(&self.shared) == 1 && self.shared.is_forgotten(now)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -419,8 +427,11 @@ impl Gate for Breaker {
         let rng = ask.rng;
         match self.shared.admit(|| ask.now(), rng) {
             Ok(ticket) => Answer::Go(ticket),
-            Err(until) => {
-                let retry_at = until.map(|until| self.shared.instant(until, ask.now()));
+            Err(no) => {
+                ask.news = no.change().map(event::Change::Breaker);
+                let retry_at = no
+                    .known()
+                    .map(|until| self.shared.instant(until, ask.now()));
                 Answer::Refuse(Rejected::new(Reason::BreakerOpen, retry_at))
             }
         }

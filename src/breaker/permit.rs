@@ -10,7 +10,7 @@ use crate::verdict::{Hint, Verdict};
 
 use super::report::Change;
 use super::shared::Shared;
-use super::ticket::{Ended, Ticket};
+use super::ticket::{Ended, No, Ticket};
 
 /// The right to make one call; see [`Breaker::try_acquire`](super::Breaker::try_acquire).
 ///
@@ -49,7 +49,8 @@ impl<'a> Permit<'a> {
         record_otherwise(shared, ticket, begun, &verdict, now, rng)
     }
 
-    /// The change of state that acquiring made: the first probe makes the breaker half-open.
+    /// The change of state that acquiring made: the first probe makes the breaker half-open. See
+    /// [`Refused::change`] too.
     #[must_use]
     pub fn change(&self) -> Option<Change> {
         self.ticket.change()
@@ -65,8 +66,8 @@ impl<'a> Permit<'a> {
     #[must_use]
     pub fn would_refuse(&self) -> Option<Refused> {
         let base = self.shared.base(self.begun);
-        let until = self.ticket.would_be_refused()?;
-        Some(Refused { base, until })
+        let no = self.ticket.would_be_refused()?;
+        Some(Refused { base, no })
     }
 
     /// How long it is out.
@@ -117,18 +118,26 @@ impl fmt::Debug for Permit<'_> {
 #[error("rejected: {}", Reason::BreakerOpen)]
 pub struct Refused {
     pub(super) base: Instant,
-    /// In nanoseconds from there.
-    pub(super) until: Option<u64>,
+    /// With nanoseconds from there.
+    pub(super) no: No,
 }
 
 impl Refused {
     /// When asking again makes sense: while open, when it may half-open; on the way back to full
-    /// traffic, when a call with this one's luck may go. `None` where that is up to others: while
-    /// all probes are out, and while it is forced open.
+    /// traffic, when a call with this one's luck may go; while all probes are out, when the oldest
+    /// of them is given up at the latest. `None` while it is forced open.
     #[must_use]
     pub fn retry_at(&self) -> Option<Instant> {
-        let until = self.until.map(Duration::from_nanos);
+        let until = self.no.known().map(Duration::from_nanos);
         until.map(|until| later(self.base, until))
+    }
+
+    /// The change of state that asking made: it opens where probes had to be
+    /// [given up](super::Breaker::probe_timeout), and where dropped calls
+    /// [count as failures](super::Breaker::cancelled).
+    #[must_use]
+    pub fn change(&self) -> Option<Change> {
+        self.no.change()
     }
 }
 

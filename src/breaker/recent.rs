@@ -1,5 +1,7 @@
 //! The last so many outcomes, exactly, without a lock.
 
+use std::sync::OnceLock;
+
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 use super::sliding::Sum;
@@ -17,8 +19,11 @@ pub(super) struct Recent {
     tally: AtomicU64,
     /// The position at which this generation began.
     start: AtomicU64,
-    /// Lap, slow and failed.
-    slots: Box<[AtomicU32]>,
+    calls: u32,
+    /// Lap, slow and failed of each slot, the first 64 of them.
+    first: Box<[AtomicU32]>,
+    /// As many again as there are before, each time: made when a call comes that needs them.
+    more: Box<[OnceLock<Box<[AtomicU32]>>]>,
 }
 
 impl Recent {
@@ -28,7 +33,11 @@ impl Recent {
             cursor: AtomicU64::new(u64::from(calls)),
             tally: AtomicU64::new(EMPTY),
             start: AtomicU64::new(u64::from(calls)),
-            slots: (0..calls).map(|_| AtomicU32::new(0)).collect(),
+            calls,
+            first: empty(calls.min(FIRST)),
+            more: (0..doublings(calls.div_ceil(FIRST)))
+                .map(|_| OnceLock::new())
+                .collect(),
         }
     }
 
@@ -48,7 +57,7 @@ impl Recent {
         if self.tally.load(Ordering::Relaxed) == tally_of(generation) {
             let cursor = self.cursor.load(Ordering::Relaxed);
             if cursor >> POSITION_BITS == generation & CURSOR_GENERATIONS
-                && self.filled(cursor) == self.slots.len() as u64
+                && self.filled(cursor) == u64::from(self.calls)
             {
                 return;
             }
@@ -74,7 +83,7 @@ impl Recent {
     pub(super) fn begin(&self, generation: u64) {
         // From here on nothing of an earlier generation gets into the tally.
         self.tally.store(tally_of(generation), Ordering::Relaxed);
-        let calls = self.slots.len() as u64;
+        let calls = u64::from(self.calls);
         let mut seen = self.cursor.load(Ordering::Relaxed);
         loop {
             // The next lap: whatever lies in a slot of an earlier one is an earlier generation's.
@@ -96,15 +105,12 @@ impl Recent {
         let Some(position) = self.claim(generation) else {
             return;
         };
-        let calls = self.slots.len() as u64;
+        let calls = u64::from(self.calls);
         #[allow(clippy::cast_possible_truncation)] // fewer than `MOST` slots; laps wrap
-        let (slot, lap) = (
-            (position % calls) as usize,
-            (position / calls) as u32 & LAPS,
-        );
+        let (slot, lap) = ((position % calls) as u32, (position / calls) as u32 & LAPS);
         #[allow(clippy::cast_possible_truncation)]
         let first_lap = (self.start.load(Ordering::Relaxed) / calls) as u32 & LAPS;
-        let slot = &self.slots[slot];
+        let slot = self.slot(slot);
         let mut old = slot.load(Ordering::Relaxed);
         loop {
             if is_later(old >> 2, lap) {
@@ -124,6 +130,16 @@ impl Recent {
         if left != bits {
             self.exchange(generation, left, bits);
         }
+    }
+
+    fn slot(&self, slot: u32) -> &AtomicU32 {
+        let Some(doubling) = doublings(slot / FIRST + 1).checked_sub(1) else {
+            return &self.first[slot as usize];
+        };
+        let begin = FIRST << doubling;
+        let length = begin.min(self.calls - begin);
+        let slots = self.more[doubling as usize].get_or_init(|| empty(length));
+        &slots[(slot - begin) as usize]
     }
 
     fn claim(&self, generation: u64) -> Option<u64> {
@@ -164,8 +180,17 @@ impl Recent {
     fn filled(&self, cursor: u64) -> u64 {
         let begun = self.start.load(Ordering::Relaxed);
         let since = (cursor & POSITIONS).wrapping_sub(begun) & POSITIONS;
-        since.min(self.slots.len() as u64)
+        since.min(u64::from(self.calls))
     }
+}
+
+fn empty(slots: u32) -> Box<[AtomicU32]> {
+    (0..slots).map(|_| AtomicU32::new(0)).collect()
+}
+
+/// How often one is doubled until it is at least this.
+const fn doublings(until: u32) -> u32 {
+    until.next_power_of_two().trailing_zeros()
 }
 
 /// Whether lap `a` comes after lap `b`, a few laps apart and round the end.
@@ -178,6 +203,9 @@ const fn is_later(a: u32, b: u32) -> bool {
 const fn tally_of(generation: u64) -> u64 {
     generation << GENERATION_SHIFT | EMPTY
 }
+
+/// Slots that are there from the beginning.
+const FIRST: u32 = 64;
 
 /// As many outcomes as a window can hold.
 pub(super) const MOST: u32 = 1 << 16;
@@ -239,6 +267,40 @@ mod tests {
                 let slow = brute.iter().filter(|it| it.1).count() as u64;
                 prop_assert_eq!(recent.sum(), (sum, slow));
             }
+        }
+    }
+
+    #[test]
+    fn a_long_window_takes_memory_as_calls_come() {
+        let recent = Recent::new(MOST);
+        let bytes = || {
+            4 * (recent.first.len()
+                + recent
+                    .more
+                    .iter()
+                    .filter_map(|it| it.get())
+                    .map(|it| it.len())
+                    .sum::<usize>())
+        };
+        for (calls, most) in [
+            (64_u64, 256),
+            (65, 512),
+            (1_000, 4_096),
+            (1 << 16, 1 << 18),
+            (1 << 20, 1 << 18),
+        ] {
+            while recent.cursor.load(Ordering::Relaxed) - u64::from(MOST) < calls {
+                recent.add(0, true, false);
+            }
+            assert_eq!(bytes(), most);
+            assert_eq!(recent.sum().0.failures, calls.min(u64::from(MOST)));
+        }
+        assert!(size_of_val(&*recent.more) + size_of::<Recent>() + 256 < 700);
+        // Sizes that are no power of two.
+        for calls in [1, 63, 64, 65, 127, 128, 129, 60_000] {
+            let recent = Recent::new(calls);
+            (0..calls + 7).for_each(|_| recent.add(0, true, false));
+            assert_eq!(recent.sum().0.failures, u64::from(calls));
         }
     }
 

@@ -47,13 +47,13 @@ pub enum Mode {
     WatchOnly,
 }
 
-/// A change of state. Exactly one caller is told of each.
+/// A change of state, or of the mode. Exactly one caller is told of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
     /// The state before.
     pub from: State,
-    /// The state now.
+    /// The state now: the same as before, perhaps, where the mode was set.
     pub to: State,
     /// Why.
     pub why: Why,
@@ -71,8 +71,8 @@ pub enum Why {
     CooldownOver,
     /// Too large a share of the calls failed.
     FailureRatio,
-    /// Somebody set the mode.
-    Manual,
+    /// Somebody set this mode.
+    Manual(Mode),
     /// Probes failed.
     ProbeFailed,
     /// Enough probes succeeded.
@@ -89,7 +89,7 @@ impl fmt::Display for Why {
             Self::ConsecutiveFailures => "failures in a row",
             Self::CooldownOver => "cooldown over",
             Self::FailureRatio => "failure ratio",
-            Self::Manual => "set by hand",
+            Self::Manual(_) => "set by hand",
             Self::ProbeFailed => "probe failed",
             Self::ProbeSucceeded => "probe succeeded",
             Self::Restored => "restored",

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::backoff::count;
 use crate::deadline::later;
 use crate::rng::Rng;
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, lock};
 
 use super::counts::Counts;
 use super::phase::{GENERATION_SHIFT, Phase, Stage};
@@ -13,7 +14,7 @@ use super::report::{Change, Mode, Snapshot, State, Why};
 use super::settings::{CountAs, Settings};
 use super::sliding::Spot;
 use super::state::{Admission, Machine, Opening, Rare};
-use super::ticket::{Ended, Role, Ticket};
+use super::ticket::{Ended, No, Role, Ticket};
 use super::time::Time;
 
 /// What a breaker has in common with those made from it: one set of settings for all keys.
@@ -31,6 +32,11 @@ pub(super) struct Shared {
     moment: AtomicU64,
     pub(super) common: Arc<Common>,
     counts: Counts,
+    /// The latest moment that failures of this spell asked for since its last success, or zero.
+    /// Raised under the lock only.
+    hinted: AtomicU64,
+    /// Not zero if dropped calls may have broken a rule since it was last looked at.
+    dropped: AtomicU32,
     rare: Mutex<Rare>,
 }
 
@@ -54,6 +60,8 @@ impl Shared {
             phase: AtomicU64::new(phase.pack()),
             moment: AtomicU64::new(0),
             counts: Counts::new(&common.settings.rules),
+            hinted: AtomicU64::new(0),
+            dropped: AtomicU32::new(0),
             rare: Mutex::new(Rare::default()),
             common,
         }
@@ -70,18 +78,14 @@ impl Shared {
         })
     }
 
-    /// Somebody asks. `Err`: refused, until then if that is known.
+    /// Somebody asks.
     #[inline]
-    pub(super) fn admit(
-        &self,
-        mut now: impl FnMut() -> Instant,
-        rng: &Rng,
-    ) -> Result<Ticket, Option<u64>> {
+    pub(super) fn admit(&self, mut now: impl FnMut() -> Instant, rng: &Rng) -> Result<Ticket, No> {
         let word = self.phase.load(Ordering::Acquire);
         if Phase::is_open(word) {
             let until = self.moment.load(Ordering::Relaxed);
             if self.common.time.is_well_before(now(), until) {
-                return Err(Some(until));
+                return Err(No::until(Some(until)));
             }
         }
         self.admit_closely(Phase::unpack(word), &mut now, rng)
@@ -103,12 +107,46 @@ impl Shared {
         }
         let rules = &self.common.settings.rules;
         self.counts.end_streak(rules, ticket.generation);
+        self.end_hint();
         if rules.counts_by_time {
             self.count_good(ticket.generation, now());
         } else {
             self.counts.add_good(ticket.generation);
         }
         true
+    }
+
+    /// A good answer came since: one replica spoke, not the service.
+    #[inline]
+    fn end_hint(&self) {
+        if self.hinted.load(Ordering::Relaxed) != 0 {
+            self.hinted.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A failed call was told when to come back.
+    #[cold]
+    fn heed(&self, generation: u64, hint: Duration, now: &mut dyn FnMut() -> Instant, rng: &Rng) {
+        let longest = self.common.settings.max_hint;
+        if longest.is_zero() {
+            return;
+        }
+        let now = self.common.time.nanos(now());
+        let asked = now.saturating_add(count(hint.min(longest)));
+        let mut draws = rng.draws();
+        self.change(|machine| {
+            if generation == machine.phase.generation {
+                self.hinted.fetch_max(asked, Ordering::Relaxed);
+            } else {
+                machine.put_off(generation, asked, &mut draws);
+            }
+        });
+    }
+
+    /// How much longer the server asked for quiet.
+    fn hint_left(&self, own: Option<Duration>, now: u64) -> Option<Duration> {
+        let left = self.hinted.load(Ordering::Relaxed).saturating_sub(now);
+        own.max((left > 0).then(|| Duration::from_nanos(left)))
     }
 
     /// Not inlined, so that what is inlined into callers is short.
@@ -130,17 +168,23 @@ impl Shared {
         let settings = &self.common.settings;
         match ticket.role {
             Role::Counted { .. } => {}
-            Role::Ghost { .. } | Role::Idle => return None,
+            Role::Ghost(_) | Role::Idle => return None,
             Role::Probe { number, .. } => {
                 return self.settle_probe(ticket.generation, number, ended, &mut now, rng);
             }
         }
         let word = self.phase.load(Ordering::Acquire);
         let count_as = settings.count_as(ended.kind);
+        let failed = count_as == CountAs::Failure;
+        if let Some(hint) = ended.hint.filter(|_| failed) {
+            self.heed(ticket.generation, hint, &mut now, rng);
+        }
         if word >> GENERATION_SHIFT != ticket.generation || count_as == CountAs::Nothing {
             return None;
         }
-        let failed = count_as == CountAs::Failure;
+        if !failed {
+            self.end_hint();
+        }
         let slow = self.is_slow(ended);
         let generation = ticket.generation;
         let spot = || self.common.time.spot(now());
@@ -156,7 +200,7 @@ impl Shared {
     /// A call was dropped, or never began.
     pub(super) fn abandon(&self, ticket: Ticket) {
         match ticket.role {
-            Role::Ghost { .. } | Role::Idle => {}
+            Role::Ghost(_) | Role::Idle => {}
             Role::Counted { begun } => {
                 let settings = &self.common.settings;
                 let count_as = settings.cancelled;
@@ -169,6 +213,11 @@ impl Shared {
                 let (rules, generation) = (&settings.rules, ticket.generation);
                 let spot = || rules.scale().spot(begun);
                 self.counts.add(rules, generation, failed, false, spot);
+                if failed {
+                    self.dropped.store(1, Ordering::Release);
+                } else {
+                    self.end_hint();
+                }
             }
             Role::Probe { number, .. } => {
                 self.change(|machine| machine.release(number));
@@ -186,9 +235,11 @@ impl Shared {
         (self.common.time.nanos(now) < until).then(|| self.instant(until, now))
     }
 
-    /// Whether it decides by itself.
-    pub(super) fn is_automatic(&self) -> bool {
-        Phase::unpack(self.phase.load(Ordering::Relaxed)).mode == Mode::Automatic
+    /// Whether a new one in its place would do as well.
+    pub(super) fn is_forgotten(&self, now: Instant) -> bool {
+        let now = self.common.time.nanos(now);
+        let mut rare = lock(&self.rare);
+        self.machine(&mut rare).is_forgotten(now)
     }
 
     pub(super) fn set_mode(&self, mode: Mode, now: Instant) -> Option<Change> {
@@ -215,7 +266,7 @@ impl Shared {
         let machine = self.machine(&mut rare);
         let (phase, moment) = (machine.phase, machine.moment);
         let (trips, trips_in_row) = machine.trips();
-        let probes = machine.probes(now);
+        let probes = machine.probes();
         drop(rare);
         let left = Duration::from_nanos(moment.saturating_sub(now));
         let ramp_left = Ramp::new(moment, self.common.settings.ramp).left(now);
@@ -259,7 +310,7 @@ impl Shared {
         phase: Phase,
         now: &mut dyn FnMut() -> Instant,
         rng: &Rng,
-    ) -> Result<Ticket, Option<u64>> {
+    ) -> Result<Ticket, No> {
         let generation = phase.generation;
         match phase.mode {
             Mode::Disabled => {
@@ -270,23 +321,34 @@ impl Shared {
                 let role = self.counted(now);
                 return Ok(Ticket { generation, role });
             }
-            Mode::ForcedOpen => return Err(None),
+            Mode::ForcedOpen => return Err(No::until(None)),
             Mode::Automatic | Mode::WatchOnly => {}
         }
         let at = now();
         let nanos = self.common.time.nanos(at);
-        let (generation, admission) = match self.admit_at_a_glance(phase, nanos, rng) {
-            Some(admission) => (generation, admission),
-            None => self.change(|machine| {
-                let admission = machine.admit(nanos, || rng.draws().next_u64());
-                (machine.phase.generation, admission)
-            }),
+        let dropped = self.common.settings.counts_cancelled()
+            && self.dropped.load(Ordering::Relaxed) != 0
+            && self.dropped.swap(0, Ordering::Acquire) != 0;
+        let judged = dropped.then(|| self.judge(generation, None, &mut || at, rng));
+        let opened = judged.flatten();
+        let (generation, admission) = match opened {
+            Some(change) => {
+                let until = nanos.saturating_add(change.retry_after.map_or(0, count));
+                (generation, Admission::Refused(No::opened(change, until)))
+            }
+            None => match self.admit_at_a_glance(phase, nanos, rng) {
+                Some(admission) => (generation, admission),
+                None => self.change(|machine| {
+                    let admission = machine.admit(nanos, &mut rng.draws());
+                    (machine.phase.generation, admission)
+                }),
+            },
         };
         let role = match admission {
             Admission::Counted => self.counted(|| at),
             Admission::Probe { number, first } => Role::Probe { number, first },
-            Admission::Refused(until) if phase.mode == Mode::WatchOnly => Role::Ghost { until },
-            Admission::Refused(until) => return Err(until),
+            Admission::Refused(no) if phase.mode == Mode::WatchOnly => Role::Ghost(no),
+            Admission::Refused(no) => return Err(no),
         };
         Ok(Ticket { generation, role })
     }
@@ -307,9 +369,9 @@ impl Shared {
         let moment = self.moment.load(Ordering::Relaxed);
         match phase.stage {
             Stage::Closed => Some(Admission::Counted),
-            Stage::HalfOpen if now < moment => Some(Admission::Refused(None)),
-            Stage::Open if now < moment => Some(Admission::Refused(Some(moment))),
-            Stage::HalfOpen | Stage::Open => None,
+            Stage::HalfOpen | Stage::Open => {
+                (now < moment).then(|| Admission::Refused(No::until(Some(moment))))
+            }
             Stage::Ramp => {
                 let ramp = Ramp::new(moment, self.common.settings.ramp);
                 if ramp.is_over(now) {
@@ -317,7 +379,7 @@ impl Shared {
                 }
                 Some(match ramp.admit(now, rng.draws().next_u64()) {
                     Ok(()) => Admission::Counted,
-                    Err(at) => Admission::Refused(Some(at)),
+                    Err(at) => Admission::Refused(No::until(Some(at))),
                 })
             }
         }
@@ -343,6 +405,7 @@ impl Shared {
         let spot = at.map_or(Spot::default(), |at| self.common.time.spot(at));
         let why = self.counts.broken(rules, generation, spot)?;
         let now = self.common.time.nanos(*at.get_or_insert_with(now));
+        let hint = self.hint_left(hint, now);
         let opening = Opening { why, now, hint };
         let mut draws = rng.draws();
         self.change(|machine| machine.trip(generation, opening, &mut draws))
@@ -395,6 +458,8 @@ impl Shared {
         let (phase, moment) = (machine.phase, machine.moment);
         if phase.generation != before.generation {
             self.counts.begin(phase.generation);
+            self.hinted.store(0, Ordering::Relaxed);
+            self.dropped.store(0, Ordering::Relaxed);
         }
         self.moment.store(moment, Ordering::Relaxed);
         // Released last: whoever sees the phase sees all that belongs to it.

@@ -78,6 +78,14 @@ impl Spot {
     }
 }
 
+impl Place {
+    /// Tells it from the buckets before and after it, in 24 bits.
+    #[allow(clippy::cast_possible_truncation)] // so is it meant
+    pub(super) const fn tag(self) -> u32 {
+        (self.lap << 4 | self.slot as u64) as u32 & ((1 << 24) - 1)
+    }
+}
+
 /// The ring. A bucket is one word: lap, calls and failures, always changed together. That a bucket
 /// is used anew and that an outcome is added to it is one exchange, so that no outcome is lost or
 /// counted twice however many threads come round at once.
@@ -140,7 +148,8 @@ fn with_one_more(word: u64, lap: u64, failed: bool) -> Option<u64> {
             Some((lap << LAP_SHIFT | calls << CALLS_SHIFT | failures) + one)
         }
         0 => Some(word + one),
-        ahead if ahead <= LAPS - LATE => Some(lap << LAP_SHIFT | one),
+        // Never used, it is of no lap at all.
+        ahead if ahead <= LAPS - LATE || word == 0 => Some(lap << LAP_SHIFT | one),
         _ => None,
     }
 }

@@ -8,13 +8,15 @@
 //! | a rule is broken | open | open | - (1) | - (1) |
 //! | probe succeeded | - (2) | - (2) | - (2) | closed, or ramp, once enough did |
 //! | probe failed | - (2) | - (2) | - (2) | open once enough did |
-//! | probe dropped or too late | - (3) | - (3) | - (3) | its place is free |
+//! | probe dropped | - (3) | - (3) | - (3) | its place is free |
+//! | probe given up (4) | - (3) | - (3) | - (3) | as if it had failed |
 //!
 //! 1. Only results of calls let through while closed count towards the rules, and these are of an
 //!    earlier generation by now.
 //! 2. A probe of an earlier generation. The state it was to decide about has been left. But until
 //!    it is back, or given up, it has its place: it is a call that is out.
 //! 3. Its place is free all the same.
+//! 4. It is out for too long, and another call needs its place.
 
 use std::time::Duration;
 
@@ -25,14 +27,15 @@ use super::phase::{Phase, Stage};
 use super::ramp::Ramp;
 use super::report::{Change, Mode, State, Why};
 use super::settings::Settings;
+use super::ticket::No;
 
 /// What changes seldom: what only trips and probes need.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
     trips: u32,
     in_row: u32,
-    /// When it closed last.
-    closed_at: u64,
+    /// When it left open or half-open last.
+    left_at: u64,
     /// How long it was open last, without what a server asked for.
     length: u64,
     progress: Option<Box<Progress>>,
@@ -44,11 +47,19 @@ pub(super) struct Rare {
 /// The probes: those of the half-open spell, and earlier ones that are still out.
 #[derive(Debug, Default)]
 struct Probing {
-    /// Number and latest return of each that is out.
-    out: Vec<(u32, u64)>,
+    out: Vec<Out>,
     /// Of this spell.
     succeeded: u32,
     failed: u32,
+}
+
+/// A probe that is out.
+#[derive(Clone, Copy, Debug)]
+struct Out {
+    number: u32,
+    generation: u64,
+    /// From when on it may be given up.
+    until: u64,
 }
 
 /// The machine: the phase, its moment, and the rest.
@@ -68,9 +79,11 @@ pub(super) enum Admission {
     /// Let through while closed: its outcome is counted.
     Counted,
     /// One of the probes, and whether it is the one that made the breaker half-open.
-    Probe { number: u32, first: bool },
-    /// Not now, but at this moment if it is known.
-    Refused(Option<u64>),
+    Probe {
+        number: u32,
+        first: bool,
+    },
+    Refused(No),
 }
 
 /// Why and how a breaker is to open.
@@ -81,14 +94,24 @@ pub(super) struct Opening {
     pub(super) hint: Option<Duration>,
 }
 
+impl Opening {
+    pub(super) const fn of_lost_probe(now: u64) -> Self {
+        Self {
+            why: Why::ProbeFailed,
+            now,
+            hint: None,
+        }
+    }
+}
+
 impl Machine<'_> {
     /// Somebody asks. `draw` is their luck on the ramp.
-    pub(super) fn admit(&mut self, now: u64, draw: impl FnOnce() -> u64) -> Admission {
+    pub(super) fn admit(&mut self, now: u64, draws: &mut Draws) -> Admission {
         match self.phase.stage {
             Stage::Closed => Admission::Counted,
-            Stage::HalfOpen => self.admit_probe(now, false),
-            Stage::Open if now < self.moment => Admission::Refused(Some(self.moment)),
-            Stage::Open => self.half_open(now),
+            Stage::HalfOpen => self.admit_probe(now, false, draws),
+            Stage::Open if now < self.moment => Admission::Refused(No::until(Some(self.moment))),
+            Stage::Open => self.half_open(now, draws),
             Stage::Ramp => {
                 let ramp = Ramp::new(self.moment, self.settings.ramp);
                 if ramp.is_over(now) {
@@ -96,9 +119,9 @@ impl Machine<'_> {
                     self.phase.stage = Stage::Closed;
                     return Admission::Counted;
                 }
-                match ramp.admit(now, draw()) {
+                match ramp.admit(now, draws.next_u64()) {
                     Ok(()) => Admission::Counted,
-                    Err(at) => Admission::Refused(Some(at)),
+                    Err(at) => Admission::Refused(No::until(Some(at))),
                 }
             }
         }
@@ -116,7 +139,7 @@ impl Machine<'_> {
         if generation != self.phase.generation || !closed || !automatic {
             return None;
         }
-        let healthy = opening.now.saturating_sub(self.rare.closed_at);
+        let healthy = opening.now.saturating_sub(self.rare.left_at);
         if healthy >= count(self.settings.forget_after) {
             self.rare.progress = None;
             self.rare.in_row = 0;
@@ -133,48 +156,53 @@ impl Machine<'_> {
         opening: Opening,
         draws: &mut Draws,
     ) -> Option<Change> {
-        let in_time = self
-            .release(number)
-            .is_some_and(|until| opening.now < until);
-        if !in_time || generation != self.phase.generation {
+        if !self.release(number) || generation != self.phase.generation {
             return None;
         }
-        let probing = self.rare.probing.as_mut()?;
         if succeeded {
+            let probing = self.rare.probing.get_or_insert_default();
             probing.succeeded += 1;
             if probing.succeeded < self.settings.close_after {
                 return None;
             }
             Some(self.close(opening.now, Why::ProbeSucceeded))
         } else {
-            probing.failed += 1;
-            if probing.failed < self.settings.reopen_after {
-                return None;
-            }
-            Some(self.open(opening, draws))
+            self.probe_failed(opening, draws)
         }
     }
 
-    /// A probe gives its place back. Says until when it had it.
-    pub(super) fn release(&mut self, number: u32) -> Option<u64> {
-        let probing = self.rare.probing.as_mut()?;
-        let place = probing.out.iter().position(|it| it.0 == number)?;
-        let (_, until) = probing.out.swap_remove(place);
+    /// A late answer of the spell before it opened: the server asks for quiet until then.
+    pub(super) fn put_off(&mut self, generation: u64, asked: u64, draws: &mut Draws) {
+        let open = self.phase.stage == Stage::Open && generation + 1 == self.phase.generation;
+        if open && asked > self.moment {
+            self.moment = asked.saturating_add(draws.up_to(self.rare.length));
+        }
+    }
+
+    /// A probe gives its place back. Says whether it still had it.
+    pub(super) fn release(&mut self, number: u32) -> bool {
+        let Some(probing) = self.rare.probing.as_mut() else {
+            return false;
+        };
+        let Some(place) = probing.out.iter().position(|it| it.number == number) else {
+            return false;
+        };
+        probing.out.remove(place);
         if self.phase.stage == Stage::HalfOpen {
             self.moment = 0;
         }
         self.tidy();
-        Some(until)
+        true
     }
 
     /// Somebody sets the mode: closed, and nothing counted yet.
     pub(super) fn set_mode(&mut self, mode: Mode, now: u64) -> Option<Change> {
-        let from = self.state();
-        self.rare.closed_at = now;
+        let from = (self.state(), self.phase.mode);
+        self.rare.left_at = now;
         self.moment = 0;
         self.enter(Stage::Closed);
         self.phase.mode = mode;
-        self.changed(from, Why::Manual, None)
+        self.changed(from, Why::Manual(mode), None)
     }
 
     /// Somebody restores it. `left`: how long it stays open; `None`: closed.
@@ -186,7 +214,7 @@ impl Machine<'_> {
         now: u64,
         draws: &mut Draws,
     ) -> Option<Change> {
-        let from = self.state();
+        let from = (self.state(), self.phase.mode);
         let _ = self.set_mode(mode, now);
         self.rare.trips = trips;
         self.rare.in_row = 0;
@@ -195,7 +223,8 @@ impl Machine<'_> {
             let _ = self.next_length(draws);
         }
         let automatic = matches!(mode, Mode::Automatic | Mode::WatchOnly);
-        let left = left.filter(|_| automatic);
+        let longest = self.settings.max_hint.max(LONGEST_RESTORED);
+        let left = left.filter(|_| automatic).map(|left| left.min(longest));
         if let Some(left) = left {
             self.enter(Stage::Open);
             self.moment = now.saturating_add(count(left));
@@ -213,54 +242,94 @@ impl Machine<'_> {
     }
 
     /// Probes that are out and not given up.
-    pub(super) fn probes(&self, now: u64) -> usize {
-        let out = self.rare.probing.iter().flat_map(|it| &it.out);
-        out.filter(|(_, until)| now < *until).count()
+    pub(super) fn probes(&self) -> usize {
+        self.rare.probing.as_ref().map_or(0, |it| it.out.len())
     }
 
-    fn half_open(&mut self, now: u64) -> Admission {
-        self.give_up(now);
-        if self.places() == 0 {
+    /// Whether a new one in its place would do as well.
+    pub(super) fn is_forgotten(&self, now: u64) -> bool {
+        let (closed, since) = match self.phase.stage {
+            Stage::Closed => (true, self.rare.left_at),
+            Stage::Ramp => {
+                let ramp = Ramp::new(self.moment, self.settings.ramp);
+                (ramp.is_over(now), self.rare.left_at)
+            }
+            Stage::Open => (false, self.moment),
+            Stage::HalfOpen => (false, self.rare.left_at),
+        };
+        let healthy = now >= since.saturating_add(count(self.settings.forget_after));
+        let ramping = self.phase.stage == Stage::Ramp && !closed;
+        self.phase.mode == Mode::Automatic
+            && !ramping
+            && (healthy || (closed && self.rare.in_row == 0))
+    }
+
+    fn half_open(&mut self, now: u64, draws: &mut Draws) -> Admission {
+        if self.places() == 0 && self.give_up(now).is_none() {
             // Earlier probes are all still out. Half-open would make no difference.
-            return Admission::Refused(None);
+            return Admission::Refused(No::until(self.earliest()));
         }
+        self.rare.left_at = now;
         self.enter(Stage::HalfOpen);
         let probing = self.rare.probing.get_or_insert_default();
         (probing.succeeded, probing.failed) = (0, 0);
-        self.admit_probe(now, true)
+        self.admit_probe(now, true, draws)
     }
 
-    fn admit_probe(&mut self, now: u64, first: bool) -> Admission {
-        self.give_up(now);
-        let places = self.places();
-        let number = self.rare.next_probe;
-        let probing = self.rare.probing.get_or_insert_default();
+    fn admit_probe(&mut self, now: u64, first: bool, draws: &mut Draws) -> Admission {
+        if self.places() == 0 {
+            let lost = self.give_up(now);
+            if lost.is_some_and(|lost| lost.generation == self.phase.generation) {
+                if let Some(change) = self.probe_failed(Opening::of_lost_probe(now), draws) {
+                    return Admission::Refused(No::opened(change, self.moment));
+                }
+            }
+        }
+        let (places, number) = (self.places(), self.rare.next_probe);
+        let generation = self.phase.generation;
         if places > 0 {
             self.rare.next_probe = number.wrapping_add(1);
             let until = now.saturating_add(count(self.settings.probe_timeout).max(1));
-            probing.out.push((number, until));
+            let probing = self.rare.probing.get_or_insert_default();
+            probing.out.push(Out {
+                number,
+                generation,
+                until,
+            });
         }
-        let earliest = probing.out.iter().map(|it| it.1).min();
+        let earliest = self.earliest();
         self.moment = earliest.filter(|_| places <= 1).unwrap_or(0);
         if places > 0 {
             Admission::Probe { number, first }
         } else {
-            // When one will come back nobody knows.
-            Admission::Refused(None)
+            // One may come back before.
+            Admission::Refused(No::until(earliest))
         }
+    }
+
+    fn probe_failed(&mut self, opening: Opening, draws: &mut Draws) -> Option<Change> {
+        let probing = self.rare.probing.get_or_insert_default();
+        probing.failed += 1;
+        let enough = probing.failed >= self.settings.reopen_after;
+        enough.then(|| self.open(opening, draws))
     }
 
     /// How many probes more may be out.
     fn places(&self) -> usize {
-        let out = self.rare.probing.as_ref().map_or(0, |it| it.out.len());
-        (self.settings.probes.max(1) as usize).saturating_sub(out)
+        (self.settings.probes.max(1) as usize).saturating_sub(self.probes())
     }
 
-    /// Gives up the probes that are out for too long.
-    fn give_up(&mut self, now: u64) {
-        if let Some(probing) = &mut self.rare.probing {
-            probing.out.retain(|(_, until)| now < *until);
-        }
+    /// When the first of those that are out may be given up.
+    fn earliest(&self) -> Option<u64> {
+        let out = self.rare.probing.iter().flat_map(|it| &it.out);
+        out.map(|it| it.until).min()
+    }
+
+    /// Gives up the probe that is out for longest, if that is too long.
+    fn give_up(&mut self, now: u64) -> Option<Out> {
+        let out = &mut self.rare.probing.as_mut()?.out;
+        let (oldest, _) = out.iter().enumerate().min_by_key(|it| it.1.until)?;
+        (out[oldest].until <= now).then(|| out.remove(oldest))
     }
 
     /// Keeps nothing for probes while there are none.
@@ -301,7 +370,7 @@ impl Machine<'_> {
 
     fn close(&mut self, now: u64, why: Why) -> Change {
         let from = self.state();
-        self.rare.closed_at = now;
+        self.rare.left_at = now;
         self.moment = now;
         self.enter(if self.settings.ramp.is_zero() {
             Stage::Closed
@@ -333,10 +402,15 @@ impl Machine<'_> {
         self.tidy();
     }
 
-    fn changed(&self, from: State, why: Why, retry_after: Option<Duration>) -> Option<Change> {
+    fn changed(
+        &self,
+        from: (State, Mode),
+        why: Why,
+        retry_after: Option<Duration>,
+    ) -> Option<Change> {
         let to = self.state();
-        (from != to).then_some(Change {
-            from,
+        (from != (to, self.phase.mode)).then_some(Change {
+            from: from.0,
             to,
             why,
             retry_after,
@@ -346,3 +420,6 @@ impl Machine<'_> {
 
 /// Enough for every schedule to reach its cap.
 const MOST_IN_ROW: u32 = 64;
+
+/// A snapshot may be wrong, or of a breaker that was set up otherwise.
+const LONGEST_RESTORED: Duration = Duration::from_secs(3_600);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::backoff::count;
 use crate::verdict::Kind;
 
 use super::report::{Change, State, Why};
@@ -17,11 +18,21 @@ pub(super) enum Role {
     /// Its outcome is counted. When it began, where that will matter.
     Counted { begun: u64 },
     /// It would have been refused if the breaker did more than watch.
-    Ghost { until: Option<u64> },
+    Ghost(No),
     /// Nobody cares.
     Idle,
     /// It decides.
     Probe { number: u32, first: bool },
+}
+
+/// A refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct No {
+    /// Or [`UNKNOWN`].
+    until: u64,
+    /// From which state and why it opened, if it did so when it was asked; and for how long.
+    opened: Option<(State, Why)>,
+    length: u64,
 }
 
 /// What is known of a call that ended.
@@ -32,23 +43,57 @@ pub(super) struct Ended {
     pub(super) latency: Option<Duration>,
 }
 
+impl No {
+    pub(super) fn until(until: Option<u64>) -> Self {
+        Self {
+            until: until.map_or(UNKNOWN, |until| until.min(UNKNOWN - 1)),
+            opened: None,
+            length: 0,
+        }
+    }
+
+    /// It opened just now, until then.
+    pub(super) fn opened(change: Change, until: u64) -> Self {
+        Self {
+            until: until.min(UNKNOWN - 1),
+            opened: Some((change.from, change.why)),
+            length: change.retry_after.map_or(0, count),
+        }
+    }
+
+    pub(super) fn known(self) -> Option<u64> {
+        (self.until != UNKNOWN).then_some(self.until)
+    }
+
+    pub(super) fn change(self) -> Option<Change> {
+        self.opened.map(|(from, why)| Change {
+            from,
+            to: State::Open,
+            why,
+            retry_after: Some(Duration::from_nanos(self.length)),
+        })
+    }
+}
+
 impl Ticket {
     /// The change that its asking made.
     pub(crate) fn change(&self) -> Option<Change> {
-        let first = matches!(self.role, Role::Probe { first: true, .. });
-        first.then_some(Change {
-            from: State::Open,
-            to: State::HalfOpen,
-            why: Why::CooldownOver,
-            retry_after: None,
-        })
+        match self.role {
+            Role::Probe { first: true, .. } => Some(Change {
+                from: State::Open,
+                to: State::HalfOpen,
+                why: Why::CooldownOver,
+                retry_after: None,
+            }),
+            Role::Ghost(no) => no.change(),
+            _ => None,
+        }
     }
 
-    /// Until when a watched call would have been refused, if it would have been.
-    #[allow(clippy::option_option)] // whether, and until when
-    pub(super) const fn would_be_refused(&self) -> Option<Option<u64>> {
+    /// What a watched call would have got, if it would have been refused.
+    pub(super) const fn would_be_refused(&self) -> Option<No> {
         match self.role {
-            Role::Ghost { until } => Some(until),
+            Role::Ghost(no) => Some(no),
             _ => None,
         }
     }
@@ -57,3 +102,5 @@ impl Ticket {
         matches!(self.role, Role::Probe { .. })
     }
 }
+
+const UNKNOWN: u64 = u64::MAX;

@@ -9,7 +9,8 @@ use crate::deadline::later;
 
 use super::sliding::{Scale, Spot};
 
-/// Counts nanoseconds from the first moment that it was told.
+/// Counts nanoseconds from a day before the first moment that it was told: that one may lie ahead
+/// of those to come.
 #[derive(Debug)]
 pub(super) struct Time {
     base: OnceLock<Instant>,
@@ -53,7 +54,10 @@ impl Time {
 
     #[cold]
     fn begin(&self, now: Instant) -> Instant {
-        *self.base.get_or_init(|| now)
+        *self.base.get_or_init(|| {
+            let earlier = MARGINS.iter().find_map(|it| now.checked_sub(*it));
+            earlier.unwrap_or(now)
+        })
     }
 
     /// The bucket that `now` is in.
@@ -103,6 +107,13 @@ impl Time {
     }
 }
 
+/// The first that the clock has room for.
+const MARGINS: [Duration; 3] = [
+    Duration::from_secs(86_400),
+    Duration::from_secs(3_600),
+    Duration::from_secs(60),
+];
+
 thread_local! {
     static LAST: Cell<Option<Tick>> = const { Cell::new(None) };
 }
@@ -126,12 +137,13 @@ mod tests {
                 1..300,
             ),
         ) {
-            let begun = Instant::now();
+            let first = Instant::now();
+            let begun = Time::new(Scale::new(Duration::from_secs(1))).base(first);
             // The first two begin at the same moment, the outer two have the same window.
             let scales = [one, other, one].map(|it| Scale::new(Duration::from_nanos(it)));
             let times = scales.map(Time::new);
             for (index, time) in times.iter().enumerate() {
-                time.base(begun + Duration::from_nanos(index as u64 / 2 * 777_777));
+                time.base(first + Duration::from_nanos(index as u64 / 2 * 777_777));
             }
             for (which, nanos) in moments {
                 let (time, now) = (&times[which], begun + Duration::from_nanos(nanos));
@@ -149,8 +161,9 @@ mod tests {
 
     #[test]
     fn the_end_of_a_tick_is_the_next_one() {
-        let (begun, scale) = (Instant::now(), Scale::new(Duration::from_millis(15)));
+        let scale = Scale::new(Duration::from_millis(15));
         let time = Time::new(scale);
+        let begun = time.base(Instant::now());
         let at = |nanos| time.spot(begun + Duration::from_nanos(nanos));
         // A bucket of a millisecond and a half.
         assert_eq!(at(0), scale.spot(0));
@@ -158,7 +171,7 @@ mod tests {
         assert_eq!(at(1_499_999), scale.spot(0));
         assert_ne!(at(1_500_000), scale.spot(0));
         assert_eq!(at(1_499_999), scale.spot(0));
-        // Earlier than the first moment is the first.
+        // Earlier than all is the first.
         assert_eq!(at(2_000_000), scale.spot(1_500_000));
         let earlier = begun.checked_sub(Duration::from_millis(1)).unwrap_or(begun);
         assert_eq!(time.spot(earlier), scale.spot(0));

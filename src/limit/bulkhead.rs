@@ -49,8 +49,14 @@ struct Shared {
     learns: bool,
     until_body_ends: bool,
     /// Behind a lock of its own, since it may be the user's code.
-    limit: Mutex<Box<dyn Limit>>,
+    limit: Mutex<Learned>,
     line: Line,
+}
+
+struct Learned {
+    limit: Box<dyn Limit>,
+    /// What it said last.
+    said: u32,
 }
 
 impl Bulkhead {
@@ -103,13 +109,14 @@ impl Bulkhead {
             until_body_ends,
             ..
         } = *self.shared;
-        let limit = lock(&self.shared.limit).fresh();
+        let limit = lock(&self.shared.limit).limit.fresh();
         Self::with(limit, learns, line, until_body_ends)
     }
 
     fn with(limit: Box<dyn Limit>, learns: bool, line: Line, until_body_ends: bool) -> Self {
+        let said = said(&*limit);
         let word = Arc::new(Word {
-            state: AtomicU64::new(limit_bits(&*limit)),
+            state: AtomicU64::new(said.into()),
             hold: AtomicU64::new(0),
         });
         let places = Places(Arc::clone(&word));
@@ -119,7 +126,7 @@ impl Bulkhead {
                 room: Room::new(places, line),
                 learns,
                 until_body_ends,
-                limit: Mutex::new(limit),
+                limit: Mutex::new(Learned { limit, said }),
                 line,
             }),
         }
@@ -131,7 +138,7 @@ impl Bulkhead {
     /// attempt ends.
     #[must_use]
     pub fn until_body_ends(self) -> Self {
-        let limit = lock(&self.shared.limit).fresh();
+        let limit = lock(&self.shared.limit).limit.fresh();
         Self::with(limit, self.shared.learns, self.shared.line, true)
     }
 
@@ -146,7 +153,7 @@ impl Bulkhead {
     /// A limit of zero, bounds of a learned limit that make no sense, or a longest wait of zero
     /// where there is a line.
     pub fn check(&self) -> Result<(), ConfigError> {
-        lock(&self.shared.limit).check()?;
+        lock(&self.shared.limit).limit.check()?;
         let line = self.shared.line;
         if line.capacity > 0 && line.max_wait.is_some_and(|wait| wait.is_zero()) {
             let problem = "must not be zero; a queue of zero fails at once";
@@ -163,6 +170,7 @@ impl Bulkhead {
         Some(Permit {
             shared: &self.shared,
             in_flight,
+            held: None,
         })
     }
 
@@ -211,31 +219,33 @@ impl Shared {
         if !self.learns {
             return None;
         }
-        let mut limit = lock(&self.limit);
-        let before = limit.limit();
-        limit.sample(sample);
-        let after = limit.limit();
-        if before == after {
+        let mut learned = lock(&self.limit);
+        learned.limit.sample(sample);
+        // Not with what it said just before the sample: it may have changed its mind by itself.
+        let (from, to) = (learned.said, said(&*learned.limit));
+        if from == to {
             return None;
         }
+        learned.said = to;
         // Within the lock, so that the last one to change its mind has the last word.
-        let somebody_waits = self.word.set_limit(after.max(1));
-        drop(limit);
+        let somebody_waits = self.word.set_limit(to);
+        drop(learned);
         self.told(somebody_waits);
-        Some(Change::Moved {
-            from: before.max(1),
-            to: after.max(1),
-        })
+        Some(Change::Moved { from, to })
     }
 }
 
 impl Sealed for Bulkhead {}
 
 impl PerKey for Bulkhead {
-    /// Whether this is the only handle, nobody is in it and nobody waits.
+    /// Whether this is the only handle, nobody is in it, nobody waits, and its limit wasn't set by
+    /// hand.
     fn is_idle(&self, _: Instant) -> bool {
         let now = self.snapshot();
-        Arc::strong_count(&self.shared) == 1 && now.in_flight == 0 && now.waiting == 0
+        Arc::strong_count(&self.shared) == 1
+            && now.in_flight == 0
+            && now.waiting == 0
+            && now.limit == lock(&self.shared.limit).said
     }
 
     /// One with the same settings and nobody in it.
@@ -302,6 +312,8 @@ impl fmt::Debug for Bulkhead {
 pub struct Permit<'a> {
     shared: &'a Shared,
     in_flight: u32,
+    /// Since when, if anybody told.
+    held: Option<(Clock, Instant)>,
 }
 
 impl Permit<'_> {
@@ -317,8 +329,10 @@ impl Permit<'_> {
         self.end(&Sample::new(latency, 0, now).dropped(true))
     }
 
-    fn end(self, sample: &Sample) -> Option<Change> {
+    fn end(mut self, sample: &Sample) -> Option<Change> {
         let (shared, in_flight) = (self.shared, self.in_flight);
+        // The sample tells it.
+        self.held = None;
         drop(self);
         shared.learn(&Sample {
             in_flight,
@@ -330,6 +344,10 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {
+        if let Some((clock, since)) = self.held.take() {
+            let length = clock.now().saturating_duration_since(since);
+            self.shared.word.held_for(length);
+        }
         self.shared.release();
     }
 }
@@ -372,7 +390,15 @@ impl<'a> Future for Acquire<'a> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let shared: &'a Shared = &self.turn.gate().shared;
         let place = self.turn.poll(context);
-        place.map_ok(|Place { in_flight }| Permit { shared, in_flight })
+        place.map_ok(|Place { in_flight }| {
+            let clock = self.turn.clock().clone();
+            let now = clock.now();
+            Permit {
+                shared,
+                in_flight,
+                held: Some((clock, now)),
+            }
+        })
     }
 }
 
@@ -507,8 +533,8 @@ const fn limit_of(state: u64) -> u32 {
     state as u32
 }
 
-fn limit_bits(limit: &dyn Limit) -> u64 {
-    u64::from(limit.limit().clamp(1, MOST))
+fn said(limit: &dyn Limit) -> u32 {
+    limit.limit().clamp(1, MOST)
 }
 
 const WAITS: u64 = 1 << 63;
@@ -544,6 +570,7 @@ mod tests {
                 attempt: 1,
                 timeout: None,
                 priority: Priority::default(),
+                news: None,
             },
         )
     }

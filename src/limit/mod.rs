@@ -33,8 +33,12 @@
 //! Both have a line for those that can't go at once. It is bounded, and first come, first served:
 //! nobody passes one that waits. Whoever finds it full is refused, and so is, at once, whoever is
 //! known to have its turn only after the last moment at which it can use it. A refusal says when
-//! to come back. Only the next in line has a timer, and only the next is ever woken. Dropping
-//! what waits gives up its place.
+//! to come back. Only the next in line is ever woken. Dropping what waits gives up its place.
+//!
+//! A future that nobody polls (one held beside others in a `buffer_unordered`, say) can't take its
+//! turn. When the next in line hasn't asked for 50 ms after it was woken, others go before it; it
+//! keeps its place, and is the next again once it is polled. That is found out when somebody comes or
+//! goes, and at a rate limit also when a turn is over; a bulkhead that is left alone has no timer.
 //!
 //! # Defaults
 //!
@@ -46,11 +50,12 @@
 //! | bounds of a learned limit | from 20, 1 to 1000 | far enough for most, never nothing |
 //! | [`RateLimit::burst`] | a tenth of what is allowed, at least 1 | a service that counts per period sees a tenth too many at worst |
 //! | [`RateLimit::queue`] | 1000 | bounds memory; waits are bounded by deadlines |
-//! | [`RateLimit::max_pause`] | 5 min | a longer hint is for the call that was told |
+//! | [`RateLimit::max_pause`] | 5 min | a longer hint is for the call that was told, and no answer stops everything for a day |
 //!
 //! # Changes
 //!
-//! [`Change`]: a learned limit moved, or a service made a rate limit pause.
+//! [`Change`]: a learned limit moved, or a service made a rate limit pause, by a hint or by saying that
+//! nothing is left. Ends of a pause less than 100 ms apart are one change.
 //!
 //! # What it does not do
 //!
@@ -84,7 +89,7 @@ pub enum Change {
     },
     /// The service said that its quota is used up: nothing begins for so long.
     Paused {
-        /// From now on.
+        /// From now on, at least: clients that were told the same moment come back a little apart.
         length: Duration,
     },
 }

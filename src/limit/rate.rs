@@ -17,7 +17,7 @@ use crate::error::{ConfigError, Reason, Rejected};
 use crate::event;
 use crate::gate::{Answer, Ask, Gate, Outcome};
 use crate::keyed::{PerKey, sealed::Sealed};
-use crate::rng::{Draws, Rng};
+use crate::rng::{Draws, Rng, scale};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::verdict::Kind;
 
@@ -109,8 +109,8 @@ impl RateLimit {
         self.change(|it| it.line.order = order)
     }
 
-    /// The longest hint of a service that makes it pause; of a longer one this much is believed.
-    /// Default: 5 minutes.
+    /// How far ahead a service is believed, that tells it to pause or how much is left for how long:
+    /// of a longer time this much. Default: 5 minutes.
     #[must_use]
     pub fn max_pause(self, max_pause: Duration) -> Self {
         self.change(|it| it.max_pause = max_pause)
@@ -135,6 +135,7 @@ impl RateLimit {
             gauge: Arc::clone(&gauge),
             is_queued: false,
             not_before: 0,
+            told: 0,
             pace: None,
         };
         Self {
@@ -179,7 +180,8 @@ impl RateLimit {
     }
 
     /// Allows so many per so long from now on. What was used so far counts as used, and those that
-    /// wait go on waiting for what is new, unless it leaves them too little time.
+    /// wait go on waiting for what is new, unless it leaves them too little time. What the service said
+    /// was left is forgotten; a pause goes on.
     ///
     /// # Errors
     ///
@@ -200,38 +202,52 @@ impl RateLimit {
     }
 
     /// Lets nothing begin for so long: the service said that its quota is used up. After that it
-    /// goes on at its pace, without a burst. `None` if it pauses for as long already.
+    /// goes on at its pace, without a burst. `None` if it pauses for about as long already: many that
+    /// were refused at the same time are one pause.
     #[allow(clippy::must_use_candidate)] // the change is told, not asked for
     pub fn pause(&self, length: Duration, now: Instant) -> Option<Change> {
+        self.pause_spread(length, now, || 0)
+    }
+
+    /// The same, and on top of it up to one interval (but no more than as long again), of which
+    /// `draw` gives the share: clients that were told the same moment don't come back as one.
+    fn pause_spread(
+        &self,
+        length: Duration,
+        now: Instant,
+        draw: impl FnOnce() -> u64,
+    ) -> Option<Change> {
         let length = length.min(self.shared.settings.max_pause);
-        let is_news = self
-            .shared
-            .room
-            .replan(now, |meter| meter.pause(length, now));
+        let pause = |meter: &mut Meter| meter.pause(length, draw, now);
+        let is_news = self.shared.room.replan_if(now, pause, |is_news| *is_news);
         is_news.then_some(Change::Paused { length })
     }
 
     /// The service said how much of its own quota is left, and in how long that is whole again.
     ///
     /// If that is less than this limit would use by then, what is left is spread over that time.
-    /// Answers that come in disorder do no harm: within one period, what is left only shrinks.
-    pub fn observe(&self, remaining: u64, reset: Duration, now: Instant) {
-        let reset = reset.min(self.shared.settings.max_pause.max(LONGEST_PERIOD));
-        self.shared
+    /// Answers that come in disorder do no harm: within one period, what is left only shrinks. Of a
+    /// time longer than [`max_pause`](Self::max_pause) only that much is believed, and its share of
+    /// what is left. If nothing is left it is a pause, and told as one.
+    #[allow(clippy::must_use_candidate)] // the change is told, not asked for
+    pub fn observe(&self, remaining: u64, reset: Duration, now: Instant) -> Option<Change> {
+        let longest = self.shared.settings.max_pause;
+        let is_pause = self
+            .shared
             .room
-            .replan(now, |meter| meter.observe(remaining, reset, now));
+            .replan(now, |meter| meter.observe(remaining, reset, longest, now));
+        let length = reset.min(longest);
+        is_pause.then_some(Change::Paused { length })
     }
 
     /// The limit at this moment.
     #[must_use]
     pub fn snapshot(&self, now: Instant) -> RateSnapshot {
-        let (available, retry_at) = self
-            .shared
-            .room
-            .with(Some(now), |meter| (meter.available(now), meter.next(now)));
+        let room = &self.shared.room;
+        let (available, retry_at) = room.look(|meter| (meter.available(now), meter.next(now)));
         RateSnapshot {
             available,
-            waiting: self.shared.room.waiting(),
+            waiting: room.waiting(),
             next_at: match retry_at {
                 Next::At(at) => at,
                 Next::Now | Next::Later => now,
@@ -243,9 +259,13 @@ impl RateLimit {
 impl Sealed for RateLimit {}
 
 impl PerKey for RateLimit {
-    /// Whether this is the only handle, and nobody waits.
-    fn is_idle(&self, _: Instant) -> bool {
-        Arc::strong_count(&self.shared) == 1 && self.shared.room.waiting() == 0
+    /// Whether this is the only handle, nobody waits, and a fresh one would let go as many.
+    fn is_idle(&self, now: Instant) -> bool {
+        let Shared { settings, room, .. } = &*self.shared;
+        let quota = Gcra::new(settings.count, settings.per, settings.burst);
+        Arc::strong_count(&self.shared) == 1
+            && room.waiting() == 0
+            && room.look(|meter| meter.is_as_made(quota, now))
     }
 
     /// One with the same settings and a full burst.
@@ -289,14 +309,17 @@ impl Gate for RateLimit {
     }
 
     fn settle(&self, _: Token, outcome: &mut Outcome<'_>) -> Option<event::Change> {
-        if let Some(quota) = outcome.quota {
-            self.observe(quota.remaining, quota.reset, outcome.now());
-        }
-        let length = outcome.hint.filter(|hint| !hint.is_zero())?;
-        if outcome.verdict.kind() != Kind::RateLimited {
-            return None;
-        }
-        self.pause(length, outcome.now()).map(event::Change::Limit)
+        let observed = outcome
+            .quota
+            .and_then(|quota| self.observe(quota.remaining, quota.reset, outcome.now()));
+        let hint = outcome
+            .hint
+            .filter(|hint| !hint.is_zero() && outcome.verdict.kind() == Kind::RateLimited);
+        let paused = hint.and_then(|length| {
+            let (now, rng) = (outcome.now(), outcome.rng);
+            self.pause_spread(length, now, || rng.draws().next_u64())
+        });
+        paused.or(observed).map(event::Change::Limit)
     }
 
     /// What never began didn't use its token.
@@ -308,6 +331,11 @@ impl Gate for RateLimit {
         self.shared
             .room
             .with(Some(now), |meter| meter.give_back(&token.taken, now));
+    }
+
+    /// The end of a pause.
+    fn closed_until(&self, now: Instant) -> Option<Instant> {
+        self.shared.room.look(|meter| meter.closed_until(now))
     }
 }
 
@@ -452,18 +480,19 @@ impl Gauge {
     }
 
     fn nanos(&self, now: Instant) -> u64 {
-        let epoch = self
-            .epoch
-            .get_or_init(|| now.checked_sub(BEFORE).unwrap_or(now));
-        let nanos = now.saturating_duration_since(*epoch).as_nanos();
-        u64::try_from(nanos).unwrap_or(LAST).min(LAST)
+        let epoch = self.epoch.get_or_init(|| epoch_before(now));
+        nanos_since(*epoch, now)
+    }
+
+    /// The same for one that only looks, and so begins no epoch.
+    fn looked_at(&self, now: Instant) -> u64 {
+        let epoch = self.epoch.get().copied();
+        nanos_since(epoch.unwrap_or_else(|| epoch_before(now)), now)
     }
 
     fn instant(&self, nanos: u64, now: Instant) -> Instant {
-        later(
-            now,
-            Duration::from_nanos(nanos.saturating_sub(self.nanos(now))),
-        )
+        let wait = nanos.saturating_sub(self.looked_at(now));
+        later(now, Duration::from_nanos(wait))
     }
 }
 
@@ -473,6 +502,8 @@ struct Meter {
     is_queued: bool,
     /// The end of the last pause.
     not_before: u64,
+    /// The same, as it was told as news, without its spread.
+    told: u64,
     pace: Option<Pace>,
 }
 
@@ -532,7 +563,7 @@ impl Meter {
     }
 
     fn available(&self, now: Instant) -> u64 {
-        let now = self.gauge.nanos(now);
+        let now = self.gauge.looked_at(now);
         if self.earliest(now) > now {
             return 0;
         }
@@ -544,35 +575,65 @@ impl Meter {
         }
     }
 
+    /// Whether a fresh one with this quota would do the same from now on.
+    fn is_as_made(&self, quota: Gcra, now: Instant) -> bool {
+        let now = self.gauge.looked_at(now);
+        self.gauge.quota() == quota
+            && self.gauge.full() <= now
+            && self.not_before <= now
+            && self.pace.is_none_or(|pace| pace.until <= now)
+    }
+
+    /// The end of what the service asked for, by a hint or by saying that nothing is left.
+    fn closed_until(&self, now: Instant) -> Option<Instant> {
+        let moment = self.gauge.looked_at(now);
+        let used_up = self.pace.filter(|pace| pace.left == 0);
+        let until = used_up.map_or(self.not_before, |pace| pace.until.max(self.not_before));
+        (until > moment).then(|| self.gauge.instant(until, now))
+    }
+
     fn set_quota(&mut self, quota: Gcra, now: Instant) {
         let now = self.gauge.nanos(now);
+        self.pace = None;
         let old = self.gauge.quota();
+        let paused = self.paused(now);
         // Nobody passes outside while the two numbers are not of one quota.
         self.gauge.state.fetch_or(CLOSED, Ordering::AcqRel);
         self.gauge.interval.store(quota.interval, Ordering::Relaxed);
         self.gauge
             .tolerance
             .store(quota.tolerance, Ordering::Relaxed);
-        let paused = self.paused(now);
-        self.gauge
-            .move_full(|full| old.convert(full, quota, now).max(paused));
+        // A pause is as long as it was; only what is owed after it, or now, changes its size.
+        let (from, to) = match paused {
+            0 => (now, now),
+            from => (from, self.paused(now)),
+        };
+        self.gauge.move_full(|full| {
+            let owed = old.convert(full, quota, from).saturating_sub(from);
+            to.saturating_add(owed)
+        });
         // What was taken of the old quota is worth nothing in the new one.
         self.gauge.returned.fetch_add(LAST / 2, Ordering::AcqRel);
         self.close_or_open();
     }
 
-    /// Whether it is later than was known.
-    fn pause(&mut self, length: Duration, now: Instant) -> bool {
+    /// Whether it ends noticeably later than was known.
+    fn pause(&mut self, length: Duration, draw: impl FnOnce() -> u64, now: Instant) -> bool {
         let now = self.gauge.nanos(now);
         let length = u64::try_from(length.as_nanos()).unwrap_or(LAST);
-        let until = now.saturating_add(length).min(LAST);
-        if until <= self.not_before.max(now) {
-            return false;
+        let mut until = now.saturating_add(length).min(LAST);
+        let is_news = until > now && (self.not_before <= now || is_later(until, self.told));
+        if is_news {
+            self.told = until;
+            let spread = scale(draw(), self.gauge.quota().interval.min(length));
+            until = until.saturating_add(spread).min(LAST);
         }
-        self.not_before = until;
-        let paused = self.paused(now);
-        self.gauge.move_full(|full| full.max(paused));
-        true
+        if until > self.not_before.max(now) {
+            self.not_before = until;
+            let paused = self.paused(now);
+            self.gauge.move_full(|full| full.max(paused));
+        }
+        is_news
     }
 
     /// Where the bucket has to be full at the earliest for nothing to go before the pause ends.
@@ -604,27 +665,38 @@ impl Meter {
         }
     }
 
-    fn observe(&mut self, remaining: u64, reset: Duration, now: Instant) {
+    /// Whether it is known only now that nothing is left, or for how long.
+    fn observe(
+        &mut self,
+        remaining: u64,
+        reset: Duration,
+        longest: Duration,
+        now: Instant,
+    ) -> bool {
         let now = self.gauge.nanos(now);
-        let reset = u64::try_from(reset.as_nanos()).unwrap_or(LAST);
-        let until = now.saturating_add(reset).min(LAST);
-        if reset == 0 {
-            return;
+        let [reset, longest] =
+            [reset, longest].map(|it| u64::try_from(it.as_nanos()).unwrap_or(LAST));
+        let until = now.saturating_add(reset.min(longest)).min(LAST);
+        if until <= now {
+            return false;
         }
-        if let Some(pace) = self.pace.as_mut().filter(|pace| now < pace.until) {
-            if until.abs_diff(pace.until) <= SAME_PERIOD {
-                pace.left = pace.left.min(remaining);
-                return;
-            }
+        let known = self.pace.filter(|pace| now < pace.until);
+        let used_up = known.filter(|pace| pace.left == 0);
+        let left = share(remaining, longest, reset);
+        if let Some(pace) = known.filter(|pace| until.abs_diff(pace.until) <= SAME_PERIOD) {
+            let left = pace.left.min(left);
+            self.pace = Some(Pace { left, ..pace });
+            return left == 0 && used_up.is_none();
         }
         let quota = self.gauge.quota();
         let could_use = quota.tolerance.saturating_add(reset) / quota.interval + 1;
-        self.pace = (remaining < could_use).then_some(Pace {
-            until,
-            left: remaining,
-            next: now,
-        });
+        // Where the end slides with each answer, an answer is no reason to let the next one go.
+        let step = (until - now) / left.max(1);
+        let next = known.map_or(now, |pace| pace.next.min(now.saturating_add(step)));
+        self.pace = (remaining < could_use).then_some(Pace { until, left, next });
         self.close_or_open();
+        self.pace.is_some_and(|pace| pace.left == 0)
+            && used_up.is_none_or(|pace| is_later(until, pace.until))
     }
 
     fn close_or_open(&self) {
@@ -664,7 +736,7 @@ impl Machine for Meter {
     }
 
     fn next(&self, now: Instant) -> Next {
-        let moment = self.gauge.nanos(now);
+        let moment = self.gauge.looked_at(now);
         let earliest = self.earliest(moment);
         if moment < earliest {
             return Next::At(self.gauge.instant(earliest, now));
@@ -685,6 +757,30 @@ impl Machine for Meter {
         self.is_queued = any;
         self.close_or_open();
     }
+}
+
+/// One that is told a moment a little earlier than the first one tells it apart too.
+fn epoch_before(now: Instant) -> Instant {
+    now.checked_sub(BEFORE).unwrap_or(now)
+}
+
+fn nanos_since(epoch: Instant, now: Instant) -> u64 {
+    let nanos = now.saturating_duration_since(epoch).as_nanos();
+    u64::try_from(nanos).unwrap_or(LAST).min(LAST)
+}
+
+/// Whether one moment is later than another by what anybody would notice.
+const fn is_later(moment: u64, than: u64) -> bool {
+    moment > than.saturating_add(NOTICEABLE)
+}
+
+/// What of so many falls to the first `part` of so long a time: at least one, if there is any.
+fn share(left: u64, part: u64, whole: u64) -> u64 {
+    if part >= whole {
+        return left;
+    }
+    let share = u128::from(left) * u128::from(part) / u128::from(whole);
+    u64::try_from(share).unwrap_or(left).max(left.min(1))
 }
 
 fn check(count: u32, per: Duration, burst: u32) -> Result<(), ConfigError> {
@@ -712,8 +808,8 @@ const QUEUE: usize = 1_000;
 /// A longer hint is for the call that was told.
 const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// Quotas are counted per second, minute, hour or day.
-const LONGEST_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+/// Those that were refused at the same time tell ends of the same pause that differ by less.
+const NOTICEABLE: u64 = 100_000_000;
 
 /// A reset is told in whole seconds and takes its time to come.
 const SAME_PERIOD: u64 = 1_500_000_000;
@@ -762,6 +858,7 @@ mod tests {
                 attempt: 1,
                 timeout: None,
                 priority: Priority::default(),
+                news: None,
             },
         )
     }
@@ -862,7 +959,68 @@ mod tests {
         let change = settle(&limit, Kind::RateLimited, 9000 * MS, now);
         assert_eq!(change, Some(expected));
         let refused = limit.try_acquire(now).unwrap_err();
-        assert_eq!(refused.retry_at(), Some(now + length));
+        // Up to one interval later, so that not all come back at once.
+        let spread = refused.retry_at().unwrap() - (now + length);
+        assert!(spread <= 10 * MS, "{spread:?}");
+        let closed = Gate::closed_until(&limit, now);
+        assert_eq!(closed, refused.retry_at());
+        assert_eq!(Gate::closed_until(&limit, now + 2 * length), None);
+    }
+
+    #[test]
+    fn clients_that_are_told_the_same_moment_come_back_apart() {
+        let now = Instant::now();
+        let ends: std::collections::BTreeSet<_> = (0..100)
+            .map(|_| {
+                let limit = RateLimit::per_second(1);
+                let _ = settle(&limit, Kind::RateLimited, 5000 * MS, now);
+                Gate::closed_until(&limit, now).unwrap()
+            })
+            .collect();
+        assert!(ends.len() > 90);
+        let bounds = now + 5000 * MS..=now + 6000 * MS;
+        assert!(ends.iter().all(|end| bounds.contains(end)));
+    }
+
+    #[test]
+    fn a_service_that_says_nothing_is_left_closes_it_and_that_is_told() {
+        let (limit, now) = (RateLimit::per_second(100), Instant::now());
+        assert_eq!(Gate::closed_until(&limit, now), None);
+        let mut outcome = Outcome {
+            verdict: Verdict::new(Kind::Success),
+            quota: Some(crate::http::Quota {
+                remaining: 0,
+                reset: 9000 * MS,
+            }),
+            hint: None,
+            latency: None,
+            timed_out: false,
+            timeout: None,
+            clock: &Clock::default(),
+            moment: Some(now),
+            rng: &Rng::default(),
+        };
+        let length = 9000 * MS;
+        let expected = event::Change::Limit(Change::Paused { length });
+        let change = limit.settle(token(&limit, now), &mut outcome);
+        assert_eq!(change, Some(expected));
+        assert_eq!(Gate::closed_until(&limit, now), Some(now + length));
+    }
+
+    #[test]
+    fn a_limit_is_idle_once_a_fresh_one_would_do_as_well() {
+        let now = Instant::now();
+        let limit = RateLimit::per_second(1).burst(2);
+        let is_idle = |seconds| limit.is_idle(now + Duration::from_secs(seconds));
+        assert!(is_idle(0));
+        limit.try_acquire(now).unwrap();
+        assert!(!is_idle(0) && is_idle(1));
+        let _ = limit.pause(9000 * MS, now);
+        assert!(!is_idle(8) && is_idle(10));
+        let _ = limit.observe(3, 60_000 * MS, now);
+        assert!(!is_idle(59) && is_idle(60));
+        limit.set_quota(2, 1000 * MS, 2, now).unwrap();
+        assert!(!is_idle(99));
     }
 
     #[test]

@@ -84,6 +84,12 @@ pub(crate) struct Line {
 ///
 /// Only the first in line is ever woken, and only if it may go or has to set its timer. Whoever
 /// leaves the line, for whatever reason, hands that on.
+///
+/// A future that nobody polls can't ask when it is woken. One that is the first in line and has not
+/// asked for more than [`SLOW`] is looked past: the next one is the first then, until the overdue
+/// one asks and is first again. That is found out whenever somebody comes or goes, for a room has no
+/// timer of its own; where turns are known, those behind the first also ask when theirs is over. Each is put aside once for each time it was told to ask, so it costs no more
+/// than its own ask would have.
 #[derive(Debug)]
 pub(crate) struct Room<M> {
     inside: Mutex<Inside<M>>,
@@ -95,6 +101,10 @@ struct Inside<M> {
     line: Line,
     /// By the number in which they came.
     waiters: BTreeMap<u64, Waiter>,
+    /// Those of them that were to ask and didn't.
+    overdue: BTreeMap<u64, Waiter>,
+    /// Of those that were just found to be overdue by a timer that may never fire.
+    roused: Vec<Waker>,
     came: u64,
     /// Whether the machine was told that somebody is in line.
     announced: bool,
@@ -119,8 +129,8 @@ enum Told {
     Nothing,
     /// Ask at this moment.
     At(Instant),
-    /// Ask, since it was woken and didn't ask yet.
-    Woken,
+    /// Ask, since it was woken (then, as far as that was known) and didn't ask yet.
+    Woken(Option<Instant>),
 }
 
 impl<M: Machine> Room<M> {
@@ -130,6 +140,8 @@ impl<M: Machine> Room<M> {
                 machine,
                 line,
                 waiters: BTreeMap::new(),
+                overdue: BTreeMap::new(),
+                roused: Vec::new(),
                 came: 0,
                 announced: false,
                 now: None,
@@ -161,10 +173,12 @@ impl<M: Machine> Room<M> {
             if let Some(Answer::Wait(_)) = answer {
                 place.get_or_insert(inside.came);
             }
-            let next = inside.next_to_wake();
+            let roused = mem::take(&mut inside.roused);
+            let next = inside.next_to_wake(Some(now));
             drop(inside);
             wake(wakers.pushed_out.take());
             wake(next);
+            roused.into_iter().for_each(Waker::wake);
             match answer {
                 Some(Answer::Wait(at)) => return Answer::Wait(at),
                 Some(answer) => {
@@ -181,19 +195,24 @@ impl<M: Machine> Room<M> {
         let mut inside = lock(&self.inside);
         let now = inside.see(now);
         let ahead = inside.ahead();
-        if ahead == 0 {
-            if let Ok(ticket) = inside.machine.go(now, draws) {
-                return Ok(ticket);
-            }
-        }
-        Err(inside.refusal(M::FULL, ahead, now))
+        let ticket = match ahead {
+            0 => inside.machine.go(now, draws).ok(),
+            _ => None,
+        };
+        let answer = ticket.ok_or_else(|| inside.refusal(M::FULL, ahead, now));
+        let roused = mem::take(&mut inside.roused);
+        let next = inside.next_to_wake(Some(now));
+        drop(inside);
+        wake(next);
+        roused.into_iter().for_each(Waker::wake);
+        answer
     }
 
     /// Gives up a place in line.
     pub(crate) fn leave(&self, place: u64) {
         let mut inside = lock(&self.inside);
-        let left = inside.waiters.remove(&place);
-        let next = inside.next_to_wake();
+        let left = inside.remove(place);
+        let next = inside.next_to_wake(None);
         drop(inside);
         drop(left);
         wake(next);
@@ -203,39 +222,56 @@ impl<M: Machine> Room<M> {
     /// latest one that anybody told is taken.
     pub(crate) fn with<R>(&self, now: Option<Instant>, change: impl FnOnce(&mut M) -> R) -> R {
         let mut inside = lock(&self.inside);
-        if let Some(now) = now {
-            inside.see(now);
-        }
+        let now = now.map(|now| inside.see(now));
         let result = change(&mut inside.machine);
-        let next = inside.next_to_wake();
+        let roused = mem::take(&mut inside.roused);
+        let next = inside.next_to_wake(now);
         drop(inside);
         wake(next);
+        roused.into_iter().for_each(Waker::wake);
         result
     }
 
-    /// The same for a change that may postpone the turns of those that wait: whoever is now known
-    /// to be too late loses its place, and is woken to be told so. That costs a look at everybody in
-    /// line, if the next turn really is postponed.
+    /// Looks at the machine. Moments of the future do no harm here.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&M) -> R) -> R {
+        look(&lock(&self.inside).machine)
+    }
+
+    /// The same as [`with`](Self::with) for a change that may postpone the turns of those that wait:
+    /// whoever is now known to be too late loses its place, and is woken to be told so. That costs a
+    /// look at everybody in line, if the next turn really is postponed.
     pub(crate) fn replan<R>(&self, now: Instant, change: impl FnOnce(&mut M) -> R) -> R {
+        self.replan_if(now, change, |_| true)
+    }
+
+    /// The same for a change that may be too small to be worth that look.
+    pub(crate) fn replan_if<R>(
+        &self,
+        now: Instant,
+        change: impl FnOnce(&mut M) -> R,
+        is_worth: impl FnOnce(&R) -> bool,
+    ) -> R {
         let mut inside = lock(&self.inside);
         let now = inside.see(now);
         let before = inside.machine.turn(0, now);
         let result = change(&mut inside.machine);
         let mut late = Vec::new();
-        if inside.machine.turn(0, now) > before {
+        if is_worth(&result) && inside.machine.turn(0, now) > before {
             late = inside.take_late(now);
         }
-        let next = inside.next_to_wake();
+        let roused = mem::take(&mut inside.roused);
+        let next = inside.next_to_wake(Some(now));
         drop(inside);
         for waiter in late {
             wake(waiter.waker);
         }
         wake(next);
+        roused.into_iter().for_each(Waker::wake);
         result
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        lock(&self.inside).waiters.len()
+        lock(&self.inside).len()
     }
 }
 
@@ -244,7 +280,38 @@ impl<M: Machine> Inside<M> {
     fn see(&mut self, now: Instant) -> Instant {
         let now = self.now.map_or(now, |last| last.max(now));
         self.now = Some(now);
+        self.put_overdue_aside(now);
         now
+    }
+
+    fn put_overdue_aside(&mut self, now: Instant) {
+        while let Some(number) = self.head() {
+            let head = self.waiters.get_mut(&number).expect("it is in line");
+            if let Told::Woken(since) = &mut head.told {
+                since.get_or_insert(now);
+            }
+            if !head.is_overdue(now) {
+                return;
+            }
+            self.roused.extend(head.waker.take());
+            let head = self.waiters.remove(&number);
+            self.overdue.extend(head.map(|head| (number, head)));
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.waiters.len() + self.overdue.len()
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Waiter> {
+        let waiter = self.waiters.remove(&number);
+        waiter.or_else(|| self.overdue.remove(&number))
+    }
+
+    fn pop_oldest(&mut self) -> Option<Waiter> {
+        let oldest = |of: &BTreeMap<u64, Waiter>| of.first_key_value().map(|(number, _)| *number);
+        let both = [oldest(&self.waiters), oldest(&self.overdue)];
+        self.remove(both.into_iter().flatten().min()?)
     }
 
     /// A newcomer's ask. `None`: it has to wait, and there is no waker to keep.
@@ -265,18 +332,22 @@ impl<M: Machine> Inside<M> {
                 Err(at) => told = at.map_or(Told::Nothing, Told::At),
             }
         }
+        if ahead > 0 {
+            // Its turn should have been handed on to it by then.
+            let turn = self.machine.turn(ahead, now);
+            told = turn.map_or(Told::Nothing, |turn| Told::At(later(turn, 2 * SLOW)));
+        }
         let until = line.max_wait.map(|wait| later(now, wait));
         if self.is_late(ahead, latest, until, now) {
             return Some(self.refuse(M::LATE, ahead, now));
         }
-        let is_full = self.waiters.len() >= line.capacity;
+        let is_full = self.len() >= line.capacity;
         if is_full && (line.order == Order::FirstIn || line.capacity == 0) {
-            return Some(self.refuse(M::FULL, self.waiters.len(), now));
+            return Some(self.refuse(M::FULL, self.len(), now));
         }
         let waker = Some(wakers.own.take()?);
         if is_full {
-            let oldest = self.waiters.pop_first();
-            wakers.pushed_out = oldest.and_then(|(_, waiter)| waiter.waker);
+            wakers.pushed_out = self.pop_oldest().and_then(|waiter| waiter.waker);
         }
         self.came += 1;
         let waiter = Waiter {
@@ -299,13 +370,18 @@ impl<M: Machine> Inside<M> {
         draws: &mut Draws,
         wakers: &mut Wakers,
     ) -> Answer<M::Ticket> {
+        // One that was overdue has its old place again.
+        if let Some(waiter) = self.overdue.remove(&number) {
+            self.waiters.insert(number, waiter);
+            self.announce();
+        }
         let Some(waiter) = self.waiters.get(&number) else {
             // Pushed out by a newer one, or by a plan that left it no time.
             let reason = match self.line.order {
                 Order::FirstIn => M::LATE,
                 Order::NewestFirst => M::FULL,
             };
-            return self.refuse(reason, self.waiters.len(), now);
+            return self.refuse(reason, self.len(), now);
         };
         let until = waiter.until;
         let is_next = self.head() == Some(number);
@@ -320,6 +396,10 @@ impl<M: Machine> Inside<M> {
                 Err(at) => told = at.map_or(Told::Nothing, Told::At),
             }
         }
+        if !is_next {
+            let next = self.machine.turn(0, now);
+            told = next.map_or(Told::Nothing, |next| Told::At(later(next, LOOK_AGAIN)));
+        }
         // How many stand before the others is not known without counting, and neither is their turn.
         is_late |= if is_next {
             self.is_late(0, latest, until, now)
@@ -328,7 +408,7 @@ impl<M: Machine> Inside<M> {
         };
         if is_late {
             wakers.left = self.waiters.remove(&number);
-            return self.refuse(M::LATE, self.waiters.len(), now);
+            return self.refuse(M::LATE, self.len(), now);
         }
         let waiter = self.waiters.get_mut(&number).expect("it is in line");
         mem::swap(&mut waiter.waker, &mut wakers.own);
@@ -366,7 +446,13 @@ impl<M: Machine> Inside<M> {
                 ahead += 1;
             }
         }
-        let taken = late.iter().map(|number| self.waiters.remove(number));
+        // Those before all others: they only have to ask.
+        for (&number, waiter) in &self.overdue {
+            if self.is_late(0, waiter.latest, waiter.until, now) {
+                late.push(number);
+            }
+        }
+        let taken = late.iter().map(|number| self.remove(*number));
         taken.flatten().collect()
     }
 
@@ -402,8 +488,8 @@ impl<M: Machine> Inside<M> {
         }
     }
 
-    /// The waker of the first in line, if that has to be woken.
-    fn next_to_wake(&mut self) -> Option<Waker> {
+    /// The waker of the first in line, if that has to be woken. `now`: if that is known.
+    fn next_to_wake(&mut self, now: Option<Instant>) -> Option<Waker> {
         let Some(number) = self.head() else {
             if mem::take(&mut self.announced) {
                 self.machine.queued(false);
@@ -413,24 +499,38 @@ impl<M: Machine> Inside<M> {
         let next = self.machine.next(self.now?);
         let head = self.waiters.get_mut(&number)?;
         let has_to_ask = match (next, head.told) {
-            (_, Told::Woken) | (Next::Later, _) => false,
+            (_, Told::Woken(_)) | (Next::Later, _) => false,
             (Next::Now, _) | (Next::At(_), Told::Nothing) => true,
             (Next::At(at), Told::At(told)) => at < told,
         };
         if !has_to_ask {
             return None;
         }
-        head.told = Told::Woken;
+        let since = match head.told {
+            // It should have asked by itself.
+            Told::At(at) if now.is_some_and(|now| at < now) => Some(at),
+            _ => now,
+        };
+        head.told = Told::Woken(since);
         head.waker.take()
     }
 }
 
 impl Waiter {
+    /// Whether it was to ask long ago.
+    fn is_overdue(&self, now: Instant) -> bool {
+        let since = match self.told {
+            Told::Nothing | Told::Woken(None) => return false,
+            Told::At(since) | Told::Woken(Some(since)) => since,
+        };
+        now.saturating_duration_since(since) > SLOW
+    }
+
     /// When it has to ask unwoken.
     fn moment(&self) -> Option<Instant> {
         let turn = match self.told {
             Told::At(at) => Some(at),
-            Told::Nothing | Told::Woken => None,
+            Told::Nothing | Told::Woken(_) => None,
         };
         let until = self
             .until
@@ -450,6 +550,14 @@ struct Wakers {
     /// The asker, after it left the line.
     left: Option<Waiter>,
 }
+
+/// A task that takes longer to ask is held up by something else, or isn't polled at all. Busy
+/// runtimes take a few milliseconds.
+const SLOW: Duration = Duration::from_millis(50);
+
+/// How long after the next turn those ask again that thought theirs was over. Where each turn is taken
+/// a little late that is everybody far behind.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The earlier of two moments that may not be there.
 fn ends(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
@@ -564,6 +672,7 @@ mod tests {
                     attempt: 1,
                     timeout: None,
                     priority: Priority::default(),
+                    news: None,
                 },
             );
             self.timer = match answer {
@@ -644,13 +753,113 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_in_line_has_a_timer_and_hands_it_on() {
+    fn one_that_does_not_ask_is_looked_past_and_first_again_once_it_asks() {
+        let (room, now) = room(0, 9);
+        let mut tasks: Vec<_> = (0..4).map(|id| Task::new(id, None)).collect();
+        for task in &mut tasks {
+            assert_eq!(task.ask(&room, now), Answer::Wait(None));
+        }
+        room.with(Some(now), |it| it.free = 1);
+        assert!(tasks[0].is_woken());
+        room.with(Some(now + SLOW), |_| ());
+        assert!(!tasks[1].is_woken(), "slow, but not overdue");
+        let late = now + SLOW + MS;
+        assert_eq!(tasks[2].ask(&room, late), Answer::Wait(None));
+        assert!(tasks[1].is_woken() && !tasks[2].is_woken());
+        assert_eq!(room.waiting(), 4);
+        assert_eq!(tasks[1].ask(&room, late), Answer::Go(()));
+        assert_eq!(tasks[0].ask(&room, late), Answer::Wait(None));
+        room.with(Some(late), |it| it.free = 1);
+        assert!(tasks[0].is_woken() && !tasks[2].is_woken());
+        assert_eq!(tasks[2].ask(&room, late), Answer::Wait(None));
+        assert_eq!(tasks[0].ask(&room, late), Answer::Go(()));
+        assert_eq!(room.waiting(), 2);
+    }
+
+    #[test]
+    fn nobody_is_overdue_by_the_time_that_passed_before_it_was_woken() {
+        let (room, now) = room(0, 9);
+        let mut tasks: Vec<_> = (0..2).map(|id| Task::new(id, None)).collect();
+        for task in &mut tasks {
+            assert_eq!(task.ask(&room, now), Answer::Wait(None));
+        }
+        // Long after the last moment that was told, and without one.
+        room.with(None, |it| it.free = 1);
+        let later = now + 1000 * MS;
+        assert_eq!(tasks[1].ask(&room, later), Answer::Wait(None));
+        assert!(tasks[0].is_woken() && !tasks[1].is_woken());
+        assert_eq!(tasks[0].ask(&room, later), Answer::Go(()));
+    }
+
+    #[test]
+    fn any_number_of_overdue_ones_hold_nobody_up() {
+        for order in [Order::FirstIn, Order::NewestFirst] {
+            let (room, now) = room(0, 9);
+            lock(&room.inside).line.order = order;
+            let mut tasks: Vec<_> = (0..9).map(|id| Task::new(id, None)).collect();
+            for task in &mut tasks {
+                let _ = task.ask(&room, now);
+            }
+            let at = |step: u32| now + step * (SLOW + MS);
+            for step in 0..9 {
+                room.with(Some(at(step)), |it| it.free = 9);
+                let woken = tasks.iter().filter(|task| task.is_woken()).count();
+                assert_eq!(woken, step as usize + 1);
+            }
+            room.with(Some(at(9)), |_| ());
+            assert_eq!(room.waiting(), 9);
+            let mut draws = Rng::default().draws();
+            assert!(room.try_go(at(9), &mut draws).is_ok());
+            for task in &mut tasks {
+                let expected = if task.id < 8 {
+                    Answer::Go(())
+                } else {
+                    Answer::Wait(None)
+                };
+                assert_eq!(task.ask(&room, at(9)), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_slept_past_its_moment_is_looked_past() {
+        let (room, now) = clock_room(10 * MS, 3);
+        let mut tasks: Vec<_> = (0..3).map(|id| Task::new(id, None)).collect();
+        assert_eq!(tasks[0].ask(&room, now), Answer::Go(()));
+        assert_eq!(tasks[1].ask(&room, now), Answer::Wait(Some(now + 10 * MS)));
+        assert!(matches!(
+            tasks[2].ask(&room, now + 60 * MS),
+            Answer::Wait(_)
+        ));
+        assert_eq!(tasks[2].ask(&room, now + 61 * MS), Answer::Go(()));
+        let wait = Answer::Wait(Some(now + 71 * MS));
+        assert_eq!(tasks[1].ask(&room, now + 61 * MS), wait);
+    }
+
+    #[test]
+    fn those_behind_ask_by_themselves_when_their_turn_is_over() {
+        let (room, now) = clock_room(10 * MS, 9);
+        let mut tasks: Vec<_> = (0..5).map(|id| Task::new(id, None)).collect();
+        for task in &mut tasks {
+            let _ = task.ask(&room, now);
+        }
+        // Nobody polls those between, and nobody comes.
+        let at = now + 40 * MS + 2 * SLOW;
+        assert_eq!(tasks[4].timer, Some(at));
+        let again = at + LOOK_AGAIN;
+        assert_eq!(tasks[4].ask(&room, at), Answer::Wait(Some(again)));
+        assert_eq!(tasks[4].ask(&room, again), Answer::Go(()));
+    }
+
+    #[test]
+    fn only_the_first_in_line_has_its_turn_as_its_timer_and_hands_it_on() {
         let (room, now) = clock_room(10 * MS, 3);
         let mut tasks: Vec<_> = (0..4).map(|id| Task::new(id, None)).collect();
         assert_eq!(tasks[0].ask(&room, now), Answer::Go(()));
         assert_eq!(tasks[1].ask(&room, now), Answer::Wait(Some(now + 10 * MS)));
-        assert_eq!(tasks[2].ask(&room, now), Answer::Wait(None));
-        assert_eq!(tasks[3].ask(&room, now), Answer::Wait(None));
+        let over = |turn| Answer::Wait(Some(now + turn * MS + 2 * SLOW));
+        assert_eq!(tasks[2].ask(&room, now), over(20));
+        assert_eq!(tasks[3].ask(&room, now), over(30));
         assert_eq!(tasks[1].ask(&room, now + 10 * MS), Answer::Go(()));
         assert!(tasks[2].is_woken() && !tasks[3].is_woken());
         let at = now + 20 * MS;
@@ -849,6 +1058,7 @@ mod tests {
             ops in prop::collection::vec(any_op(), 1..120),
         ) {
             let mut now = Instant::now();
+            let mut ran = now;
             let order = if newest_first { Order::NewestFirst } else { Order::FirstIn };
             let machine = Turnstile { free, open_at: now, step: step * MS, is_clock };
             let room = Room::new(machine.clone(), Line { capacity, order, max_wait: None });
@@ -876,7 +1086,10 @@ mod tests {
                         room.with(None, |it| it.free += 1);
                         naive.machine.free += 1;
                     }
-                    Op::Tick(ms) => now += ms * MS,
+                    // Those that were told to ask do, before they are overdue.
+                    Op::Tick(ms) => if now + ms * MS <= ran + SLOW {
+                        now += ms * MS;
+                    },
                     Op::Run { from_the_back } => {
                         loop {
                             let ready = |task: &Task| task.is_woken() || task.is_due(now);
@@ -897,6 +1110,7 @@ mod tests {
                             }
                             prop_assert!(is_woken || is_due);
                         }
+                        ran = now;
                         naive.run(now);
                         let waiting: Vec<_> = tasks.iter().map(|task| task.id).collect();
                         let expected: Vec<_> = naive.waiters.iter().map(|it| it.0).collect();

@@ -37,6 +37,10 @@ impl<'a, G: Gate> Turn<'a, G> {
         self.gate
     }
 
+    pub(super) const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<G::Ticket, Rejected>> {
         loop {
             let mut ask = Ask {
@@ -48,6 +52,7 @@ impl<'a, G: Gate> Turn<'a, G> {
                 attempt: 1,
                 timeout: None,
                 priority: Priority::default(),
+                news: None,
             };
             let at = match self.gate.ask(&mut self.place, &mut ask) {
                 Answer::Go(ticket) => return Poll::Ready(Ok(ticket)),

@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::attempt::Attempt;
-use crate::breaker::Mode;
+use crate::breaker::{self, Mode};
 use crate::budget::{Budget, Withdrawal};
 use crate::clock::{Why, until};
 use crate::deadline::{Deadline, later};
@@ -201,7 +201,8 @@ impl State {
         );
         let answer = breaker.ask(&mut ask);
         now.0 = ask.moment;
-        let (news, would_refuse) = (breaker.news(), breaker.would_refuse());
+        let news = breaker.news().or(ask.news);
+        let would_refuse = breaker.would_refuse();
         if news.is_some() {
             self.tell_change(news, self.number + 1, policies);
         }
@@ -285,7 +286,7 @@ impl State {
         let at = now.read(policies);
         let left = retry_at.map(|then| then.saturating_duration_since(at));
         // A probe is out, and when it comes back nobody knows.
-        let probing = self.number > 0 && left.is_none() && self.breaker_decides(at);
+        let probing = self.number > 0 && self.is_probed(at);
         let room = self.deadline.map(|end| end.left(at));
         let room = room.map(|left| left.saturating_sub(policies.min_time_left));
         let (attempt, key) = (self.number + 1, self.key());
@@ -294,7 +295,7 @@ impl State {
         if reason == Reason::BreakerOpen && self.number > 0 {
             // Never at once, or a full half-open breaker would make a hot loop.
             let length = left.map(|left| left.max(LEAST_BREAKER_WAIT));
-            let length = length.or(probing.then_some(PROBE_WAIT));
+            let length = if probing { Some(PROBE_WAIT) } else { length };
             let patience = MAX_BREAKER_WAIT.saturating_sub(story.breaker_waits);
             let room = room.unwrap_or(patience);
             if let Some(length) = length.filter(|length| *length < room) {
@@ -324,10 +325,12 @@ impl State {
         Entry::Refused(Cause::Rejected(rejected))
     }
 
-    /// Whether the breaker goes by its own rules, and so will let something through again.
-    fn breaker_decides(&self, at: Instant) -> bool {
+    /// Whether the breaker is half-open, and so will let something through again soon.
+    fn is_probed(&self, at: Instant) -> bool {
         let breaker = self.passes.as_ref().and_then(|it| it.breaker.as_ref());
-        breaker.is_some_and(|it| it.gate().snapshot(at).mode == Mode::Automatic)
+        let snapshot = breaker.map(|it| it.gate().snapshot(at));
+        snapshot
+            .is_some_and(|it| it.mode == Mode::Automatic && it.state == breaker::State::HalfOpen)
     }
 
     /// Begins an attempt: from here on it counts, and what it cost is spent.
@@ -696,6 +699,7 @@ fn ask<'a, O: Operation>(
         attempt,
         timeout: policies.timeout,
         priority: operation.priority(),
+        news: None,
     }
 }
 

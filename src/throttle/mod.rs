@@ -450,6 +450,7 @@ mod tests {
             attempt: 1,
             timeout: None,
             priority: Priority::Normal,
+            news: None,
         });
         let change = pass.settle(&mut Outcome {
             verdict: Verdict::new(kind),
@@ -505,6 +506,7 @@ mod tests {
             attempt: 1,
             timeout: None,
             priority: Priority::Normal,
+            news: None,
         });
         assert_eq!(answer, Answer::Go(()));
         assert!(!throttle.is_idle(Instant::now()), "a pass holds it");
