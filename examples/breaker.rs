@@ -100,8 +100,8 @@ fn one_probe_at_a_time() {
     let [first, second, third] = calls.map(|call| call.take().expect("it is over"));
     for late in [second, third] {
         let error = late.expect_err("the probe's place is taken");
-        // When there is room again is up to the probe.
-        assert!(is_refused(&error) && error.retry_at().is_none());
+        // At the latest when the probe is given up.
+        assert!(is_refused(&error) && error.retry_at().is_some());
     }
     assert_eq!(first, Ok(()));
     assert_eq!(script.begun().len(), 2);

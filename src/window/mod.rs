@@ -78,6 +78,8 @@
 //! fault are good answers to it.
 
 mod controller;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::time::{Duration, Instant};
