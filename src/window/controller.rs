@@ -568,7 +568,7 @@ impl Ring {
     }
 }
 
-/// Calls per second, of the last ten seconds or so.
+/// Calls per second, of the last twenty seconds or so.
 #[derive(Debug)]
 struct Demand {
     rate: f64,

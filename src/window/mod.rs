@@ -730,7 +730,7 @@ pub struct Snapshot {
     pub parked: usize,
     /// The end of the quiet that the server asked for last, if it asked for one.
     pub quiet_until: Option<Instant>,
-    /// Calls per second, of the last ten seconds or so.
+    /// Calls per second, of the last twenty seconds or so.
     pub demand: f64,
     /// How long an attempt takes when all is well. Zero while unknown.
     pub usual: Duration,
