@@ -526,7 +526,7 @@ impl Ring {
             };
             // One that seems to be of the future came while another was told.
             let age = time.wrapping_sub(oldest);
-            if age <= longest || age > u32::MAX / 2 {
+            if age <= longest || age > u32::MAX - LONGEST_MEMORY {
                 break;
             }
             self.count -= 1;
