@@ -113,6 +113,8 @@ pub mod pipeline;
 pub mod report;
 pub mod retry;
 pub mod rng;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;

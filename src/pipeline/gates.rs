@@ -106,6 +106,15 @@ impl Gates {
         }
     }
 
+    /// The window of a service, for those who only look.
+    #[cfg(feature = "sim")]
+    pub(super) fn peek_window(&self, key: Key) -> Option<Window> {
+        match self.window.as_ref()? {
+            Scope::One(window) => Some(window.clone()),
+            Scope::PerKey(windows) => windows.peek(key),
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         check(self.throttle.as_ref())?;
         check(self.bulkhead.as_ref())?;

@@ -312,6 +312,19 @@ impl<C> Pipeline<C> {
         Call::new(&*self.policies, closure)
     }
 
+    /// The time limits of another pipeline.
+    #[cfg(feature = "sim")]
+    pub(crate) fn with_limits_of<D>(self, other: &Pipeline<D>) -> Self {
+        let (deadline, timeout) = (other.policies.deadline, other.policies.timeout);
+        self.change(|it| (it.deadline, it.timeout) = (deadline, timeout))
+    }
+
+    /// The window of this service, if there is one already.
+    #[cfg(feature = "sim")]
+    pub(crate) fn window_of(&self, key: Key) -> Option<Window> {
+        self.policies.gates.peek_window(key)
+    }
+
     fn with(classify: C, idempotent: bool) -> Self {
         let policies = Policies {
             clock: Clock::default(),

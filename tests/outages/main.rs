@@ -1,17 +1,6 @@
-//! Fleets of clients against services that fail: the real policies in a world of discrete events.
+//! Fleets of clients against services that fail: what the default policy is to reach.
 //!
-//! `cargo test --release --test outages -- --ignored --nocapture` prints the table.
+//! `cargo test --release --all-features --test outages -- --ignored --nocapture` prints the table.
 
-mod arrivals;
-mod fleet;
 mod goals;
-mod golden;
-mod measure;
-mod model;
-mod oracle;
-mod policies;
-mod random;
-mod scenarios;
 mod table;
-mod timeline;
-mod world;

@@ -1,12 +1,14 @@
 //! A client of a few lines, whose runs are known: it shows that the world is the right one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::arrivals::Arrivals;
-use crate::random::{Purpose, Stream, micros};
-use crate::scenarios::Scenario;
-use crate::timeline::{Event, MS, SECOND, Time, Timeline};
-use crate::world::{Counts, World};
+use crate::sim::arrivals::Arrivals;
+use crate::sim::draws::{Purpose, Stream, micros};
+use crate::sim::report::Counts;
+use crate::sim::scenario::Scenario;
+use crate::sim::timeline::{Event, MS, SECOND, Time, Timeline};
+use crate::sim::world::World;
 
 struct Request {
     client: usize,
@@ -26,9 +28,8 @@ struct Model {
 }
 
 /// Runs clients that retry so many times, with full jitter.
-pub(crate) fn run(scenario: &Scenario, seed: u64, retries: u32) -> Counts {
+pub(super) fn run(scenario: &Scenario, seed: u64, retries: u32) -> Counts {
     let timeline = Timeline::new();
-    let mut arrivals = Arrivals::new(scenario, seed, &timeline);
     let coin = |client| Stream::new(seed, Purpose::Policy, client);
     let mut model = Model {
         world: World::new(scenario, seed, &timeline),
@@ -37,10 +38,11 @@ pub(crate) fn run(scenario: &Scenario, seed: u64, retries: u32) -> Counts {
         coins: (0..scenario.clients).map(coin).collect(),
         retries,
     };
-    while let Some(event) = timeline.next(scenario.end()) {
+    let mut arrivals = Arrivals::new(scenario, seed, &timeline);
+    while let Some(event) = timeline.next_before(scenario.end()) {
         match event {
             Event::Arrival(client) => {
-                arrivals.next(client);
+                arrivals.arrived(client);
                 model.arrives(client);
             }
             Event::Answered(attempt) => {
@@ -70,8 +72,8 @@ impl Model {
 
     fn send(&mut self, number: usize) {
         let request = &mut self.requests[number];
-        let attempt = self.world.send(request.client, number, request.host);
-        request.host = Some(self.world.attempts[attempt].host);
+        let attempt = self.world.send(request.client, number, None, request.host);
+        request.host = Some(self.world.attempts[attempt].host as usize);
         request.sent += 1;
         request.running = Some(attempt);
         let end = self.timeline.now() + self.world.scenario.attempt_timeout;
@@ -80,21 +82,21 @@ impl Model {
     }
 
     fn answered(&mut self, number: usize) {
-        let attempt = &self.world.attempts[number];
-        if self.requests[attempt.request].running != Some(number) {
+        let request = self.world.attempts[number].request as usize;
+        if self.requests[request].running != Some(number) {
             return;
         }
-        match attempt.received.expect("answered") {
+        match self.world.received(number).expect("it was answered") {
             Ok(()) => {
                 self.world.counts.won += 1;
-                self.requests[attempt.request].running = None;
+                self.requests[request].running = None;
             }
-            Err(_) => self.fails(attempt.request),
+            Err(_) => self.fails(request),
         }
     }
 
     fn times_out(&mut self, number: usize) {
-        let request = self.world.attempts[number].request;
+        let request = self.world.attempts[number].request as usize;
         if self.requests[request].running == Some(number) {
             self.world.give_up(number);
             self.fails(request);
@@ -113,6 +115,19 @@ impl Model {
         if self.timeline.now() + delay < request.deadline {
             self.timeline.after(delay, Event::ModelRetry(number));
         }
+    }
+}
+
+/// The counts in the order of the reference.
+pub(super) const fn counts(counts: [u64; 6]) -> Counts {
+    let [arrived, won, attempts, rejected, dead, work] = counts;
+    Counts {
+        arrived,
+        won,
+        attempts,
+        rejected,
+        dead: Duration::from_micros(dead),
+        work: Duration::from_micros(work),
     }
 }
 

@@ -5,22 +5,45 @@ use std::collections::BinaryHeap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use evenkeel::clock::{BoxSleep, Clock, Runtime, Why};
+use crate::clock::{BoxSleep, Clock, Runtime, Why};
 
 /// Microseconds since the beginning.
-pub(crate) type Time = u64;
+pub(super) type Time = u64;
 
-pub(crate) const MS: Time = 1000;
-pub(crate) const SECOND: Time = 1000 * MS;
+pub(super) const MS: Time = 1000;
+pub(super) const SECOND: Time = 1000 * MS;
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Event {
+/// In microseconds.
+#[allow(clippy::cast_possible_truncation)] // checked
+pub(super) const fn time(length: Duration) -> Time {
+    let micros = length.as_micros();
+    // 500,000 years.
+    if micros > Time::MAX as u128 {
+        Time::MAX
+    } else {
+        micros as Time
+    }
+}
+
+pub(super) const fn length(time: Time) -> Duration {
+    Duration::from_micros(time)
+}
+
+/// The number of the second in which this moment lies.
+pub(super) fn second(at: Time) -> usize {
+    usize::try_from(at / SECOND).unwrap_or(usize::MAX)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
     /// A request arrives at this client.
     Arrival(usize),
+    /// A service of the user's own has the answer to this attempt.
+    Decided(usize),
     /// An attempt reaches its host.
     Reaches(usize),
     /// A host is done with an attempt that it began to work on in this epoch.
@@ -30,20 +53,25 @@ pub(crate) enum Event {
     },
     /// The answer to an attempt reaches its client.
     Answered(usize),
-    FaultBegins,
-    FaultEnds,
+    /// A host hears that the client of this attempt has given up.
+    Cancelled(usize),
+    /// The fault of this number begins, or ends.
+    FaultBegins(usize),
+    FaultEnds(usize),
     /// A timer of a pipeline ends.
     Timer {
         slot: usize,
         generation: u32,
     },
     /// The model client's own timers.
+    #[cfg(test)]
     ModelTimeout(usize),
+    #[cfg(test)]
     ModelRetry(usize),
 }
 
 /// A heap of events ordered by time and insertion, and the clock that it moves.
-pub(crate) struct Timeline {
+pub(super) struct Timeline {
     start: Instant,
     now: AtomicU64,
     state: Mutex<State>,
@@ -72,32 +100,37 @@ struct Timer {
 }
 
 impl Timeline {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            start: Instant::now(),
+            start: Clock::tokio().now(),
             now: AtomicU64::new(0),
             state: Mutex::default(),
         })
     }
 
-    pub(crate) fn clock(self: &Arc<Self>) -> Clock {
+    pub(super) fn clock(self: &Arc<Self>) -> Clock {
         Clock::custom(SimClock(Arc::clone(self)))
     }
 
-    pub(crate) fn now(&self) -> Time {
+    pub(super) fn now(&self) -> Time {
         self.now.load(Relaxed)
     }
 
-    pub(crate) fn at(&self, at: Time, event: Event) {
+    pub(super) fn at(&self, at: Time, event: Event) {
         self.state().insert(at, event);
     }
 
-    pub(crate) fn after(&self, length: Time, event: Event) {
-        self.at(self.now() + length, event);
+    pub(super) fn after(&self, length: Time, event: Event) {
+        self.at(self.now().saturating_add(length), event);
+    }
+
+    /// When the next event is due.
+    pub(super) fn peek(&self) -> Option<Time> {
+        Some(self.state().events.peek()?.at)
     }
 
     /// Moves on to the next event, which is not later than `end`. Timers' ends are dealt with here.
-    pub(crate) fn next(&self, end: Time) -> Option<Event> {
+    pub(super) fn next_before(&self, end: Time) -> Option<Event> {
         let mut state = self.state();
         loop {
             if state.events.peek()?.at > end {
@@ -123,7 +156,7 @@ impl Timeline {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics under it")
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

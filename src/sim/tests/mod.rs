@@ -1,0 +1,4 @@
+mod golden;
+mod model;
+mod rules;
+mod theory;
