@@ -308,11 +308,16 @@ impl Report {
         worst.fold(0.0, f64::max)
     }
 
-    /// Attempts in the second with the most of them after the fault.
+    /// Attempts in the busiest second, from the beginning of the fault on.
+    #[must_use]
+    pub fn busiest(&self) -> u32 {
+        self.most_from(self.scenario.stretch().start)
+    }
+
+    /// Attempts in the busiest second after the fault.
     #[must_use]
     pub fn busiest_after(&self) -> u32 {
-        let seconds = self.in_range(self.scenario.stretch().end..self.scenario.until);
-        seconds.map(|it| it.attempts).max().unwrap_or(0)
+        self.most_from(self.scenario.stretch().end)
     }
 
     /// The share of worker time that was spent for clients that had given up.
@@ -357,6 +362,11 @@ impl Report {
         let counts = [of_length(self.counts.dead), of_length(self.counts.work)];
         let parts = requests.chain(seconds).chain(counts);
         parts.fold(0, |digest, part| mix(digest ^ part))
+    }
+
+    fn most_from(&self, start: Time) -> u32 {
+        let seconds = self.in_range(start..self.scenario.until);
+        seconds.map(|it| it.attempts).max().unwrap_or(0)
     }
 
     fn cohort(&self, range: Range<Time>) -> Cohort {

@@ -34,6 +34,7 @@ use crate::sim::timeline::{SECOND, Time, length, time};
 #[must_use]
 pub struct Scenario {
     pub(super) name: Cow<'static, str>,
+    about: Cow<'static, str>,
     pub(super) clients: usize,
     pub(super) load: Load,
     pub(super) until: Time,
@@ -99,6 +100,7 @@ impl Scenario {
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
         Self {
             name: name.into(),
+            about: Cow::Borrowed(""),
             clients: 100,
             load: Load::open(700.0),
             until: 150 * SECOND,
@@ -116,6 +118,12 @@ impl Scenario {
     /// Another name.
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// What happens, in a few words. Default: none.
+    pub fn about(mut self, words: impl Into<Cow<'static, str>>) -> Self {
+        self.about = words.into();
         self
     }
 
@@ -201,11 +209,23 @@ impl Scenario {
         &self.name
     }
 
+    /// What happens, in a few words.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        &self.about
+    }
+
     /// From when to when the report looks closely: where the fault is.
     #[must_use]
     pub fn watched(&self) -> Range<Duration> {
         let Range { start, end } = self.stretch();
         length(start)..length(end)
+    }
+
+    /// Requests per second that the service can answer while nothing is wrong.
+    #[must_use]
+    pub fn capacity(&self) -> f64 {
+        self.service.capacity()
     }
 
     /// Checks the settings.

@@ -20,33 +20,38 @@ use crate::sim::{Balancer, Fault, Load, Queue, Scenario, Service, ServiceTime};
 
 /// Nothing goes wrong.
 pub fn s0() -> Scenario {
-    calm("S0", 0)
+    calm("S0", 0).about("nothing goes wrong")
 }
 
 /// One attempt in a hundred fails by chance.
 pub fn s0e() -> Scenario {
-    calm("S0e", 1)
+    calm("S0e", 1).about("1 % fail by chance")
 }
 
 /// One attempt in ten fails by chance.
 pub fn s0p() -> Scenario {
-    calm("S0p", 10)
+    calm("S0p", 10).about("10 % fail by chance")
 }
 
 /// An outage of 30 s: every host answers 503, and what it had in hand is lost.
 pub fn s1() -> Scenario {
-    Scenario::new("S1").fault(Fault::outage())
+    Scenario::new("S1")
+        .about("outage of 30 s")
+        .fault(Fault::outage())
 }
 
 /// Half the capacity for 30 s.
 pub fn s2() -> Scenario {
-    Scenario::new("S2").fault(slower(50))
+    Scenario::new("S2")
+        .about("half the capacity for 30 s")
+        .fault(slower(50))
 }
 
 /// One bad host of ten for 30 s, and clients that send to the host with the fewest attempts under way: one
 /// that fails at once draws more than its share.
 pub fn s3() -> Scenario {
     Scenario::new("S3")
+        .about("one bad host of ten for 30 s")
         .clients(10)
         .balancer(Balancer::LeastLoaded)
         .fault(Fault::unavailable().hosts(1))
@@ -55,6 +60,7 @@ pub fn s3() -> Scenario {
 /// Maintenance for a minute, and a thousand clients that are told when it ends.
 pub fn s6() -> Scenario {
     Scenario::new("S6")
+        .about("maintenance for 60 s, announced")
         .clients(1000)
         .load(Load::open(200.0))
         .deadline(seconds(120))
