@@ -36,6 +36,7 @@
 //! | many services behind one pipeline | [`Keyed`], one policy for each [`Key`] |
 //! | a loop of your own | [`Backoff::delays`](backoff::Backoff::delays), [`Budget`], `try_acquire` of the policies above, [`http::retry_after`], [`http::server_hint`] |
 //! | a unit test | [`testing`] |
+//! | an outage to try before it happens | [`sim`]: fleets of clients with these policies, against simulated services |
 //!
 //! # The order
 //!
@@ -83,6 +84,7 @@
 //! | `reqwest` | `send_with`, reqwest through the tower door, what its errors mean | reqwest and the above |
 //! | `reqwest-middleware` | a pipeline as a middleware | reqwest-middleware and the above |
 //! | `serde` | `Serialize` and `Deserialize` for [`Ratio`](budget::Ratio), [`Jitter`](backoff::Jitter), [`Kind`](verdict::Kind) and a breaker's [`Snapshot`](breaker::Snapshot) | serde |
+//! | `sim` | fleets of clients against simulated services, and what comes of it | libm |
 //! | `testing` | manual clock, executor, scripted operation and service | none |
 //! | `testing-server` | an HTTP server that misbehaves to order | hyper, hyper-util, h2, tokio's net |
 //!

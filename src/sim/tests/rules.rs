@@ -169,6 +169,19 @@ fn a_closed_loop_asks_again_only_after_its_answer() {
 }
 
 #[test]
+fn tens_of_thousands_of_calls_are_under_way_at_once() {
+    let scenario = Scenario::new("it")
+        .clients(100)
+        .load(Load::once(300))
+        .fault(Fault::stall().between(ms(0), ms(6000)))
+        .attempt_timeout(ms(4000))
+        .until(ms(6000));
+    let report = scenario.run(&Policy::none(), 1).unwrap();
+    assert_eq!(report.seconds()[0].attempts, 30_000);
+    assert_eq!(report.seconds()[4].failed, 30_000);
+}
+
+#[test]
 fn every_cause_is_counted_where_it_was_met() {
     let outage = Fault::outage().between(ms(1000), ms(3000));
     let scenario = Scenario::new("it").clients(1).until(ms(6000)).fault(outage);

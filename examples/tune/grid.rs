@@ -1,14 +1,4 @@
-//! Which parameters? A small grid of policies over the scenarios, and what each buys and costs.
-//!
-//! ```sh
-//! cargo run --release --example tune --all-features
-//! cargo run --release --example tune --all-features -- S2 "cold start"
-//! ```
-//!
-//! What is sought is not one number. More attempts bring more calls through and more load with them; a
-//! longer line brings more through and later. So it names three: the policy that brings most through, the
-//! knee (from which on more load buys little), and among those that recover the one that is done soonest.
-//! Change the grid to what is yours to choose, and the scenarios to what you fear.
+//! A small grid of policies, what each buys and costs, and which of them are worth a look.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -16,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use evenkeel::budget::Ratio;
-use evenkeel::sim::{Job, Policy, Report, Scenario, play, scenarios};
+use evenkeel::sim::{Job, Policy, Report, Scenario, play};
 use evenkeel::{Budget, Pipeline, Retry, Window};
 
 const ATTEMPTS: [u32; 3] = [2, 4, 8];
@@ -25,19 +15,9 @@ const FIRST_DELAYS: [Duration; 2] = [Duration::from_millis(100), Duration::from_
 const WINDOWS: [&str; 3] = ["no window", "fail fast", "parks"];
 const SEEDS: [u64; 1] = [1];
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let asked: Vec<String> = std::env::args().skip(1).collect();
-    let scenarios = match asked.as_slice() {
-        [] => vec![
-            scenarios::s0p(),
-            scenarios::s1(),
-            scenarios::s2(),
-            scenarios::s6(),
-        ],
-        names => names.iter().map(|it| known(it)).collect::<Result<_, _>>()?,
-    };
+pub(crate) fn show(scenarios: &[Scenario]) -> Result<(), Box<dyn Error>> {
     let grid = grid();
-    let mut results = results(&scenarios, &grid)?;
+    let mut results = results(scenarios, &grid)?;
     results.sort_by(|a, b| {
         let share = b.share.total_cmp(&a.share);
         share.then(a.peak.total_cmp(&b.peak))
@@ -79,10 +59,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         "the window has to win"
     );
     Ok(())
-}
-
-fn known(name: &str) -> Result<Scenario, String> {
-    scenarios::named(name).ok_or(format!("there is no scenario {name}"))
 }
 
 /// Every combination.
