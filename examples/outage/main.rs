@@ -37,9 +37,11 @@ fn main() -> Outcome<()> {
     );
     std::fs::create_dir_all(&asked.out)?;
     std::fs::write(asked.out.join("outage.html"), page::html(&table)?)?;
-    std::fs::write(asked.out.join("outage.svg"), plots::heat_map(&table)?)?;
     write_runs(&table, &asked.out.join("outage.csv"))?;
     write_seconds(&table, &asked.out.join("outage-seconds.csv"))?;
+    if let Some(folder) = &asked.plots {
+        write_plots(&table, folder)?;
+    }
     println!("wrote {}", asked.out.join("outage.html").display());
     Ok(())
 }
@@ -50,6 +52,8 @@ struct Asked {
     policies: Vec<Policy>,
     seeds: u64,
     out: PathBuf,
+    /// Where to put the heat map and the plots as files of their own.
+    plots: Option<PathBuf>,
 }
 
 impl Asked {
@@ -67,6 +71,7 @@ impl Asked {
             ],
             seeds: 1,
             out: PathBuf::from("target/outage"),
+            plots: None,
         };
         let mut arguments = arguments.peekable();
         while let Some(flag) = arguments.next() {
@@ -77,6 +82,7 @@ impl Asked {
                     asked.scenarios.extend(scenarios::more());
                 }
                 "--out" => asked.out = value()?.into(),
+                "--plots" => asked.plots = Some(value()?.into()),
                 "--policy" => asked.policies.push(from_file(Path::new(&value()?))?),
                 "--scenario" => {
                     let name = value()?;
@@ -102,7 +108,7 @@ fn from_file(path: &Path) -> Outcome<Policy> {
 }
 
 const HELP: &str = "\
-usage: outage [--scenario NAME].. [--all] [--policy FILE.toml].. [--seeds N] [--out FOLDER]";
+usage: outage [--scenario NAME].. [--all] [--policy FILE.toml].. [--seeds N] [--out FOLDER] [--plots FOLDER]";
 
 /// Every scenario under every policy.
 struct Table {
@@ -270,6 +276,19 @@ fn clip(text: &str, most: usize) -> &str {
     text.char_indices()
         .nth(most)
         .map_or(text, |(end, _)| &text[..end])
+}
+
+fn write_plots(table: &Table, folder: &Path) -> Outcome<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(folder.join("outages.svg"), plots::heat_map(table)?)?;
+    for (index, scenario) in table.scenarios.iter().enumerate() {
+        for (name, title, of) in page::PLOTS {
+            let file = format!("{}-{name}.svg", scenario.name());
+            let plot = plots::over_time(table, index, title, true, of)?;
+            std::fs::write(folder.join(file), plot)?;
+        }
+    }
+    Ok(())
 }
 
 fn write_runs(table: &Table, path: &Path) -> Outcome<()> {

@@ -50,8 +50,8 @@ fn section(page: &mut String, table: &Table, scenario: usize) -> Outcome<()> {
         )?;
     }
     page.push_str("</p><div class=\"plots\">");
-    for (title, of) in PLOTS {
-        let plot = plots::over_time(table, scenario, title, of)?;
+    for (_, title, of) in PLOTS {
+        let plot = plots::over_time(table, scenario, title, false, of)?;
         write!(page, "<figure>{plot}</figure>")?;
     }
     page.push_str("</div><div class=\"scroll\"><table><thead><tr><th>policy</th>");
@@ -75,17 +75,24 @@ fn section(page: &mut String, table: &Table, scenario: usize) -> Outcome<()> {
     Ok(())
 }
 
-type Plot = (&'static str, fn(&Second) -> f64);
+/// A name for files, a title, and what is plotted.
+type Plot = (&'static str, &'static str, fn(&Second) -> f64);
 
-const PLOTS: [Plot; 6] = [
-    ("goodput: successes per second", |it| f64::from(it.answered)),
-    ("attempts per second", |it| f64::from(it.attempts)),
-    ("waiting at the hosts", |it| f64::from(it.queued)),
-    ("clients whose window is limited", |it| {
+pub(crate) const PLOTS: [Plot; 6] = [
+    ("goodput", "goodput: successes per second", |it| {
+        f64::from(it.answered)
+    }),
+    ("attempts", "attempts per second", |it| {
+        f64::from(it.attempts)
+    }),
+    ("queue", "waiting at the hosts", |it| f64::from(it.queued)),
+    ("limited", "clients whose window is limited", |it| {
         f64::from(it.limited)
     }),
-    ("what limited windows let be under way", |it| it.window),
-    ("parked at the clients", |it| f64::from(it.parked)),
+    ("window", "what limited windows let be under way", |it| {
+        it.window
+    }),
+    ("parked", "parked at the clients", |it| f64::from(it.parked)),
 ];
 
 type Column = (&'static str, fn(&Cell) -> String);

@@ -49,11 +49,12 @@ pub(crate) fn heat_map(table: &Table) -> Outcome<String> {
     Ok(svg)
 }
 
-/// One number of each second, for every policy.
+/// One number of each second, for every policy. A plot that stands alone has a legend.
 pub(crate) fn over_time(
     table: &Table,
     scenario: usize,
     title: &str,
+    alone: bool,
     of: impl Fn(&Second) -> f64,
 ) -> Outcome<String> {
     let cells = &table.cells[scenario];
@@ -63,15 +64,18 @@ pub(crate) fn over_time(
         .collect();
     let most = series.iter().flatten().copied().fold(1.0, f64::max) * 1.05;
     let seconds = series.iter().map(Vec::len).max().unwrap_or(1) as f64;
+    // Room for the legend, beside the lines.
+    let width = if alone { seconds * 1.45 } else { seconds };
+    let size = if alone { (720, 240) } else { (560, 240) };
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, (560, 240)).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         let mut chart = ChartBuilder::on(&area)
             .caption(title, ("sans-serif", 17).into_font().color(&GREY))
             .margin(6)
             .x_label_area_size(22)
             .y_label_area_size(48)
-            .build_cartesian_2d(0.0..seconds, 0.0..most)?;
+            .build_cartesian_2d(0.0..width, 0.0..most)?;
         let watched = table.scenarios[scenario].watched();
         let fault = [
             (watched.start.as_secs_f64(), 0.0),
@@ -94,7 +98,18 @@ pub(crate) fn over_time(
             let style = colour(index).stroke_width(if strong { 3 } else { 1 });
             let points = numbers.iter().enumerate();
             let points = points.map(|(second, number)| (second as f64, *number));
-            chart.draw_series(LineSeries::new(points, style))?;
+            let line = chart.draw_series(LineSeries::new(points, style))?;
+            if alone {
+                line.label(table.policies[index].as_str())
+                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], style));
+            }
+        }
+        if alone {
+            chart
+                .configure_series_labels()
+                .label_font(("sans-serif", 13).into_font().color(&GREY))
+                .position(SeriesLabelPosition::UpperRight)
+                .draw()?;
         }
         area.present()?;
     }
