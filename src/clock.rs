@@ -124,6 +124,8 @@ pub enum Why {
     Deadline,
     /// The time given to read the rest of a rejected response.
     Drain,
+    /// A delay of an attempt that was [injected](crate::chaos).
+    Injected,
     /// Somebody's own sleep, not a policy's.
     Other,
     /// The turn of an attempt that waits in line for a window, a limit or a rate.

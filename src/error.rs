@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::chaos::Injected;
 use crate::report::{Report, Stop};
 use crate::verdict::Processed;
 
@@ -110,6 +111,7 @@ impl<E> Error<E> {
         let cause = match self.cause {
             Cause::Config(error) => Cause::Config(error),
             Cause::Elapsed(elapsed) => Cause::Elapsed(elapsed),
+            Cause::Injected(injected) => Cause::Injected(injected),
             Cause::Operation(error) => Cause::Operation(f(error)),
             Cause::Rejected(rejected) => Cause::Rejected(rejected),
         };
@@ -182,6 +184,7 @@ impl<E> Error<Error<E>> {
         let cause = match self.cause {
             Cause::Config(error) => Cause::Config(error),
             Cause::Elapsed(elapsed) => Cause::Elapsed(elapsed),
+            Cause::Injected(injected) => Cause::Injected(injected),
             Cause::Operation(inner) => {
                 report.retry_at = report.retry_at.or(inner.report.retry_at);
                 report.retry_after = report.retry_after.or(inner.report.retry_after);
@@ -198,6 +201,7 @@ impl<E> fmt::Display for Error<E> {
         match &self.cause {
             Cause::Config(error) => return error.fmt(f),
             Cause::Elapsed(elapsed) => elapsed.fmt(f)?,
+            Cause::Injected(injected) => injected.fmt(f)?,
             Cause::Operation(_) => f.write_str("operation failed")?,
             Cause::Rejected(rejected) => rejected.fmt(f)?,
         }
@@ -222,6 +226,7 @@ impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
         match &self.cause {
             Cause::Config(error) => Some(error),
             Cause::Elapsed(elapsed) => Some(elapsed),
+            Cause::Injected(injected) => Some(injected),
             Cause::Operation(error) => Some(error),
             Cause::Rejected(rejected) => Some(rejected),
         }
@@ -260,6 +265,8 @@ pub enum Cause<E> {
     Config(ConfigError),
     /// Time ran out.
     Elapsed(Elapsed),
+    /// The last attempt met a fault made to order; see [`chaos`](crate::chaos). Never without one.
+    Injected(Injected),
     /// The operation ran, and this is what its last attempt returned.
     Operation(E),
     /// A policy refused to begin the attempt.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::breaker;
 use crate::budget::Snapshot;
+use crate::chaos::Fault;
 use crate::error::Reason;
 use crate::keyed::{self, Key};
 use crate::limit;
@@ -46,6 +47,19 @@ pub enum Event {
         key: Option<Key>,
         /// What changed, and why.
         change: Change,
+    },
+    /// A fault made to order was injected into an attempt; see [`chaos`](crate::chaos).
+    Injected {
+        /// The call: the same number for all events of one call, unique in this process.
+        call: u64,
+        /// The number of the attempt, from 1.
+        attempt: u32,
+        /// The service that the call goes to, where it is known.
+        key: Option<Key>,
+        /// The delay before the attempt or the fault. Zero: none.
+        delay: Duration,
+        /// What becomes of the attempt. `None`: it is made.
+        fault: Option<Fault>,
     },
     /// An attempt waits in line for a window, a limit or a rate, or for a breaker to let it try.
     Parked {
@@ -120,6 +134,7 @@ impl Event {
     pub const fn call(&self) -> u64 {
         match self {
             Self::Changed { call, .. }
+            | Self::Injected { call, .. }
             | Self::Parked { call, .. }
             | Self::Reject { call, .. }
             | Self::Retry { call, .. }
@@ -133,6 +148,7 @@ impl Event {
     pub const fn attempt(&self) -> u32 {
         match self {
             Self::Changed { attempt, .. }
+            | Self::Injected { attempt, .. }
             | Self::Parked { attempt, .. }
             | Self::Reject { attempt, .. }
             | Self::Retry { attempt, .. }
@@ -146,6 +162,7 @@ impl Event {
     pub const fn verdict(&self) -> Option<Verdict> {
         match self {
             Self::Changed { .. }
+            | Self::Injected { .. }
             | Self::Parked { .. }
             | Self::Reject { .. }
             | Self::WouldReject { .. } => None,
@@ -209,6 +226,23 @@ fn trace(event: &Event) {
                 "change" = ?change,
             },
             "policy changed its state"
+        ),
+        Event::Injected {
+            call,
+            attempt,
+            delay,
+            fault,
+            ..
+        } => tracing::event!(
+            target: TARGET,
+            tracing::Level::DEBUG,
+            {
+                "call" = call,
+                "http.request.resend_count" = attempt - 1,
+                "delay" = delay.as_secs_f64(),
+                "fault" = fault.as_ref().map(tracing::field::display),
+            },
+            "fault injected"
         ),
         Event::Parked {
             call,

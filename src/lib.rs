@@ -37,6 +37,7 @@
 //! | a loop of your own | [`Backoff::delays`](backoff::Backoff::delays), [`Budget`], `try_acquire` of the policies above, [`http::retry_after`], [`http::server_hint`] |
 //! | a unit test | [`testing`] |
 //! | an outage to try before it happens | [`sim`]: fleets of clients with these policies, against simulated services |
+//! | faults to order, in tests and staging | [`Chaos`] |
 //!
 //! # The order
 //!
@@ -44,7 +45,7 @@
 //!
 //! ```text
 //! total deadline ─▶ retry (backoff, server's hints, budget) ─▶ per attempt:
-//!   throttle ─▶ window ─▶ rate limit ─▶ bulkhead ─▶ readiness ─▶ breaker ─▶ timeout ─▶ the call
+//!   throttle ─▶ window ─▶ rate limit ─▶ bulkhead ─▶ readiness ─▶ breaker ─▶ timeout ─▶ (chaos) ─▶ the call
 //! ```
 //!
 //! - The **deadline** covers everything: attempts, waits, queues. A wait that would pass it is not
@@ -61,6 +62,7 @@
 //! - The **[breaker]** is asked last, when nothing can delay the attempt any more. A first attempt that
 //!   finds it open fails at once; a retry waits for it, if the deadline allows.
 //! - The **timeout** ends an attempt that hangs, so that another can be made.
+//! - [**Chaos**](chaos) stands where the network would fail. There is none unless code gives one.
 //!
 //! [`Pipeline::http`] has deadline, retry, window and timeout. [`Pipeline::new`] has none of them. Each
 //! policy is one for all calls, or [`keyed`]: one for each service.
@@ -101,6 +103,7 @@ pub mod attempt;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
+pub mod chaos;
 #[cfg(any(feature = "hyper-util", feature = "reqwest"))]
 pub mod client;
 pub mod clock;
@@ -129,6 +132,7 @@ pub mod window;
 pub use attempt::Attempt;
 pub use breaker::Breaker;
 pub use budget::Budget;
+pub use chaos::Chaos;
 pub use clock::Clock;
 pub use deadline::Deadline;
 pub use error::{Cause, ConfigError, Error};

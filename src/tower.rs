@@ -17,6 +17,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::attempt::Attempt;
+use crate::chaos::{Fault, Imitation};
 use crate::deadline::Deadline;
 use crate::error::{Cause, Error};
 use crate::http::{PermitBody, Quota, Replay};
@@ -136,6 +137,24 @@ impl<S, Q, C> Exchange<S, Q, C> {
     }
 }
 
+impl<S, Q, C> Exchange<S, Q, C>
+where
+    S: Service<Q>,
+    C: Protocol<Q, S::Response>,
+{
+    /// What an attempt sends: a copy, or the request itself if none follows or there can be none.
+    fn take(&mut self, last: bool) -> Q {
+        let copy = self.request.as_ref().filter(|_| !last);
+        let copy = copy.and_then(|request| self.protocol.copy(request));
+        if copy.is_none() {
+            let request = self.request.as_ref();
+            self.key = request.and_then(|request| self.protocol.key(request));
+        }
+        let request = copy.or_else(|| self.request.take());
+        request.expect("what can't be sent again isn't begun again")
+    }
+}
+
 impl<S, Q, C> Operation for Exchange<S, Q, C>
 where
     S: Service<Q> + Clone,
@@ -163,15 +182,18 @@ where
 
     fn begin(&mut self, attempt: Attempt, last: bool) -> S::Future {
         self.is_ready = false;
-        let copy = self.request.as_ref().filter(|_| !last);
-        let copy = copy.and_then(|request| self.protocol.copy(request));
-        if copy.is_none() {
-            self.key = self.key();
-        }
-        let request = copy.or_else(|| self.request.take());
-        let mut request = request.expect("what can't be sent again isn't begun again");
+        let mut request = self.take(last);
         self.protocol.prepare(&mut request, &attempt);
         self.service.call(request)
+    }
+
+    fn forgo(&mut self, last: bool) {
+        self.stand_down();
+        drop(self.take(last));
+    }
+
+    fn imitate(&self, fault: &Fault) -> Imitation<S::Response, S::Error> {
+        self.protocol.imitate(fault)
     }
 
     fn classify(&self, outcome: Result<&S::Response, &S::Error>) -> Verdict {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::chaos::{Fault, Imitation};
+
 /// What one outcome means for every policy.
 ///
 /// An outcome is classified once; budget, retry and telemetry all read the same verdict.
@@ -193,11 +195,22 @@ impl fmt::Display for Label {
 pub trait Classify<T, E> {
     /// The verdict on one outcome. Called once per attempt, on the task that runs the call.
     fn classify(&self, outcome: Result<&T, &E>) -> Verdict;
+
+    /// What an injected fault is here: the very outcome that the real thing would have, or at least
+    /// what it would mean. Asked where a [`Chaos`](crate::Chaos) injects one. Default: what
+    /// [the fault itself](Fault::verdict) says.
+    fn imitate(&self, fault: &Fault) -> Imitation<T, E> {
+        Imitation::Verdict(fault.verdict())
+    }
 }
 
 impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for &C {
     fn classify(&self, outcome: Result<&T, &E>) -> Verdict {
         C::classify(self, outcome)
+    }
+
+    fn imitate(&self, fault: &Fault) -> Imitation<T, E> {
+        C::imitate(self, fault)
     }
 }
 
@@ -205,11 +218,19 @@ impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for Arc<C> {
     fn classify(&self, outcome: Result<&T, &E>) -> Verdict {
         C::classify(self, outcome)
     }
+
+    fn imitate(&self, fault: &Fault) -> Imitation<T, E> {
+        C::imitate(self, fault)
+    }
 }
 
 impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for Box<C> {
     fn classify(&self, outcome: Result<&T, &E>) -> Verdict {
         C::classify(self, outcome)
+    }
+
+    fn imitate(&self, fault: &Fault) -> Imitation<T, E> {
+        C::imitate(self, fault)
     }
 }
 

@@ -14,6 +14,7 @@ use ::reqwest::{Body, Client, Error as ClientError, Request, RequestBuilder, Res
 use pin_project_lite::pin_project;
 
 use crate::attempt::Attempt;
+use crate::chaos::{Fault, Imitation, Injected};
 use crate::deadline::Deadline;
 use crate::error::{Cause, Error};
 use crate::http::errors::{chain, connect_verdict, maybe, unprocessed};
@@ -162,6 +163,13 @@ impl<E: 'static> Classify<Response, E> for Http {
             Err(error) => self.error(error),
         }
     }
+
+    fn imitate(&self, fault: &Fault) -> Imitation<Response, E> {
+        match fault.response() {
+            Some(response) => Imitation::Outcome(Ok(response.map(|()| Body::default()).into())),
+            None => Imitation::Verdict(fault.verdict()),
+        }
+    }
 }
 
 impl Protocol<Request, Response> for Http {
@@ -191,7 +199,8 @@ impl Protocol<Request, Response> for Http {
         // After a redirect it isn't the service that was asked. Only the address is known of what was
         // asked there.
         let address = target(&::http::Method::GET, response.url());
-        if self.has_own_keys() {
+        let made_up = response.extensions().get::<Injected>().is_some();
+        if made_up || self.has_own_keys() {
             None
         } else {
             address.key()

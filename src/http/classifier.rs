@@ -17,6 +17,7 @@ use super::{
     server_hint, status_verdict,
 };
 use crate::attempt::Attempt;
+use crate::chaos::{Fault, Imitation};
 use crate::deadline::Deadline;
 use crate::error::{BoxError, Boxed, Cause, Error};
 use crate::keyed::Key;
@@ -192,6 +193,14 @@ impl Http {
         no_less(classify_error(error), earlier)
     }
 
+    /// What an injected fault means.
+    fn fault(&self, fault: &Fault) -> Verdict {
+        match fault.response() {
+            Some(response) => self.response(response.status(), response.headers()),
+            None => fault.verdict(),
+        }
+    }
+
     fn by_default(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
         let mut verdict = status_verdict(status);
         if let Some(settings) = &self.settings {
@@ -229,6 +238,11 @@ impl<B, E: 'static> Classify<Response<B>, E> for Http {
             Ok(response) => self.response(response.status(), response.headers()),
             Err(error) => self.error(error),
         }
+    }
+
+    fn imitate(&self, fault: &Fault) -> Imitation<Response<B>, E> {
+        // Nobody can make a body of any type.
+        Imitation::Verdict(self.fault(fault))
     }
 }
 
@@ -406,6 +420,7 @@ fn nested_boxed(any: &dyn Any) -> Option<Seen<'_>> {
     let cause: &(dyn StdError + 'static) = match error.cause() {
         Cause::Config(error) => error,
         Cause::Elapsed(elapsed) => elapsed,
+        Cause::Injected(injected) => injected,
         Cause::Operation(error) => &**error,
         Cause::Rejected(rejected) => rejected,
     };

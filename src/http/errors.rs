@@ -6,6 +6,7 @@
 use std::error::Error as StdError;
 use std::io;
 
+use crate::chaos::Injected;
 use crate::error::{Boxed, ConfigError, Elapsed, Error, Rejected};
 use crate::verdict::{Kind, Label, Processed, Verdict};
 
@@ -29,6 +30,7 @@ use crate::verdict::{Kind, Label, Processed, Verdict};
 /// | timed out after it was sent, or in a pipeline inside | `timeout` | transient | maybe |
 /// | broken off after the answer began | `body` | transient | yes |
 /// | a pipeline inside refused to begin the attempt | `rejected` | transient | no |
+/// | a fault [injected](crate::chaos) in a pipeline inside | its own | its own | its own |
 /// | a pipeline inside is set up wrongly | `config` | the request's fault | no |
 /// | the request itself is malformed | `request` | the request's fault | no |
 /// | the request's body failed | `request` | the request's fault | maybe |
@@ -98,6 +100,9 @@ fn read_one(error: &(dyn StdError + 'static)) -> Option<Verdict> {
     }
     if error.is::<Elapsed>() {
         return Some(maybe("timeout"));
+    }
+    if let Some(injected) = error.downcast_ref::<Injected>() {
+        return Some(injected.fault().verdict());
     }
     error.downcast_ref::<io::Error>().and_then(read_io)
 }

@@ -8,6 +8,7 @@ use tower_layer::Layer;
 
 use crate::attempt::Attempt;
 use crate::breaker::Breaker;
+use crate::chaos::Chaos;
 use crate::limit::{Bulkhead, RateLimit};
 use crate::pipeline::{Call, Closure, Pipeline, Policies};
 use crate::retry::Retry;
@@ -74,6 +75,7 @@ macro_rules! alone {
 alone! {
     Breaker, breaker;
     Bulkhead, bulkhead;
+    Chaos, chaos;
     RateLimit, rate_limit;
     Retry, retry;
     Throttle, throttle;

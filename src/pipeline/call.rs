@@ -3,6 +3,7 @@
 //! Each poll runs the stages below until one of them has to wait:
 //!
 //! ```text
+//!                         ┌─▶ Injecting ─┐
 //! Start ─▶ Entering ─▶ Ready ─▶ Running ─▶ settle ─▶ (the caller)
 //!              ▲          │                  │
 //!              └────── Waiting ◀──── Draining
@@ -21,13 +22,14 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
+use crate::chaos::{Fault, Imitation};
 use crate::clock::{Sleep, Why};
 use crate::deadline::Deadline;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::keyed::Key;
 use crate::pipeline::Policies;
 use crate::pipeline::operation::{Closure, Operation};
-use crate::pipeline::state::{Entry, Moment, Outcome, State};
+use crate::pipeline::state::{Entry, Held, Moment, Outcome, State};
 use crate::report::WaitReason;
 use crate::throttle::Priority;
 use crate::verdict::{Label, Verdict};
@@ -63,6 +65,8 @@ pin_project! {
         Entering,
         /// Waits until the operation can begin an attempt, and asks the breaker.
         Ready,
+        /// Something was injected into the attempt, and it has not begun.
+        Injecting,
         /// An attempt runs.
         Running { #[pin] attempt: A },
         /// A rejected value is being cleared away. Counts towards the wait.
@@ -221,6 +225,17 @@ where
                                 let attempt = state.begin(policies, &mut now);
                                 match ready {
                                     Ok(()) => {
+                                        if policies.chaos.is_some()
+                                            && state.inject(
+                                                attempt,
+                                                this.operation,
+                                                policies,
+                                                &mut now,
+                                            )
+                                        {
+                                            this.stage.set(Stage::Injecting);
+                                            continue;
+                                        }
                                         let last = policies.is_last(attempt.number);
                                         let attempt = this.operation.begin(attempt, last);
                                         this.stage.set(Stage::Running { attempt });
@@ -232,10 +247,47 @@ where
                         }
                     }
                 },
+                StageProjection::Injecting => match state.held(policies, &mut now) {
+                    Held::Begin(attempt) => {
+                        clear(this.timer.as_mut());
+                        let last = policies.is_last(attempt.number);
+                        let attempt = this.operation.begin(attempt, last);
+                        this.stage.set(Stage::Running { attempt });
+                        continue;
+                    }
+                    Held::Fault(fault) => {
+                        let outcome = imitation(this.operation, fault);
+                        this.operation.forgo(policies.is_last(state.number));
+                        Ok(outcome)
+                    }
+                    Held::Until(next) => {
+                        // The end of the delay and of the attempt share the one timer.
+                        let Some((end, why)) = next else {
+                            clear(this.timer.as_mut());
+                            return Poll::Pending;
+                        };
+                        if this.timer.is_none() {
+                            let sleep = policies.clock.sleep_until(end, why);
+                            this.timer.set(Some(sleep));
+                        }
+                        ready!(poll_timer(this.timer.as_mut(), cx));
+                        this.timer.set(None);
+                        now.forget();
+                        continue;
+                    }
+                    Held::TimedOut => {
+                        this.operation.forgo(policies.is_last(state.number));
+                        ended(state, policies, &mut now)
+                    }
+                },
                 StageProjection::Running { attempt } => match attempt.poll(cx) {
                     Poll::Ready(result) => {
                         now.forget();
-                        Ok(Outcome::Returned(result))
+                        Ok(match (state.take_fault(), result) {
+                            // The answer, and not its own failure.
+                            (Some(fault), Ok(_)) => imitation(this.operation, fault),
+                            (_, result) => Outcome::Returned(result),
+                        })
                     }
                     Poll::Pending => {
                         if this.timer.is_none() {
@@ -247,12 +299,7 @@ where
                         }
                         ready!(poll_timer(this.timer.as_mut(), cx));
                         now.forget();
-                        if state.is_past_deadline(policies, &mut now) {
-                            state.cut_short(policies, &mut now);
-                            Err(state.past_deadline())
-                        } else {
-                            Ok(Outcome::TimedOut(policies.timeout.unwrap_or_default()))
-                        }
+                        ended(state, policies, &mut now)
                     }
                 },
                 StageProjection::Draining { discard } => {
@@ -305,6 +352,7 @@ where
             };
             let verdict = match &outcome {
                 Outcome::Returned(result) => this.operation.classify(result.as_ref()),
+                Outcome::Injected(_, verdict) => *verdict,
                 Outcome::TimedOut(_) => Verdict::transient().label(Label::Name("timeout")),
             };
             let follows = if verdict.is_success() {
@@ -324,6 +372,29 @@ where
                 _ => this.stage.set(Stage::Waiting),
             }
         }
+    }
+}
+
+/// A limit ended the attempt: its own, or the call's.
+fn ended<T, E>(
+    state: &mut State,
+    policies: &Policies,
+    now: &mut Moment,
+) -> Result<Outcome<T, E>, Cause<E>> {
+    if state.is_past_deadline(policies, now) {
+        state.cut_short(policies, now);
+        return Err(state.past_deadline());
+    }
+    let length = policies.timeout.unwrap_or_default();
+    Ok(Outcome::TimedOut(length))
+}
+
+/// What an injected fault comes to.
+#[cold]
+fn imitation<O: Operation>(operation: &O, fault: Fault) -> Outcome<O::Value, O::Error> {
+    match operation.imitate(&fault) {
+        Imitation::Outcome(result) => Outcome::Returned(result),
+        Imitation::Verdict(verdict) => Outcome::Injected(fault, verdict),
     }
 }
 

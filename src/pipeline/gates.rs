@@ -48,7 +48,7 @@ impl<P> From<Keyed<P>> for Scope<P> {
 }
 
 impl<P: PerKey> Scope<P> {
-    fn of(
+    pub(super) fn of(
         &self,
         key: Option<Key>,
         now: impl FnOnce() -> Instant,

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! total deadline ─▶ retry (backoff, hints, budget) ─▶ per attempt:
-//!   throttle ─▶ window ─▶ rate limit ─▶ bulkhead ─▶ readiness ─▶ breaker ─▶ timeout ─▶ the call
+//!   throttle ─▶ window ─▶ rate limit ─▶ bulkhead ─▶ readiness ─▶ breaker ─▶ timeout ─▶ (chaos) ─▶ the call
 //! ```
 //!
 //! - The throttle comes first: nothing that will be shed is to wait in a line.
@@ -17,6 +17,7 @@
 //!   Readiness comes after the lines, so that what waits in them holds no place of the service below.
 //! - The breaker is asked when nothing can delay the attempt any more; but nobody joins a line while
 //!   it is open.
+//! - Chaos is innermost: all others see its faults as they would see the real ones.
 //! - All of them are asked again for each attempt, and told how it ended. Between attempts a call
 //!   holds none of their permits.
 //!
@@ -41,6 +42,7 @@ use std::time::{Duration, Instant};
 use crate::attempt::Attempt;
 use crate::breaker::Breaker;
 use crate::budget::{Budget, Ratio};
+use crate::chaos::Chaos;
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::event::Observer;
@@ -102,6 +104,7 @@ pub struct Policies {
     pub(crate) min_time_left: Duration,
     pub(crate) idempotent: bool,
     pub(crate) gates: Gates,
+    pub(crate) chaos: Option<Scope<Chaos>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) invalid: Option<ConfigError>,
 }
@@ -229,6 +232,11 @@ impl<C> Pipeline<C> {
         self.change(|it| it.gates.breaker = Some(breaker.into()))
     }
 
+    /// Injects faults, for tests and staging; see [`chaos`](crate::chaos). Default: none.
+    pub fn chaos(self, chaos: impl Into<Scope<Chaos>>) -> Self {
+        self.change(|it| it.chaos = Some(chaos.into()))
+    }
+
     /// What outcomes mean. Default: every `Err` is transient.
     ///
     /// For HTTP requests keep to [`Http`], which knows them as well as outcomes, and bend it with
@@ -335,6 +343,7 @@ impl<C> Pipeline<C> {
             min_time_left: Duration::ZERO,
             idempotent,
             gates: Gates::default(),
+            chaos: None,
             observer: None,
             invalid: None,
         };
@@ -417,7 +426,8 @@ impl Policies {
             return Err(ConfigError::new("pipeline.timeout", "must not be zero"));
         }
         self.retry.as_ref().map_or(Ok(()), Retry::check)?;
-        self.gates.check()
+        self.gates.check()?;
+        self.chaos.as_ref().map_or(Ok(()), Scope::check)
     }
 }
 

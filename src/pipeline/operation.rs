@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use crate::attempt::Attempt;
+use crate::chaos::{Fault, Imitation};
 use crate::deadline::Deadline;
 use crate::http::Quota;
 use crate::keyed::Key;
@@ -35,6 +36,13 @@ pub trait Operation {
 
     /// Begins an attempt. None follows a `last` one, so it may take what the others copied.
     fn begin(&mut self, attempt: Attempt, last: bool) -> Self::Attempt;
+
+    /// The attempt ended without ever having been made: what it would have used up is gone. None
+    /// follows a `last` one.
+    fn forgo(&mut self, last: bool);
+
+    /// What an injected fault is here.
+    fn imitate(&self, fault: &Fault) -> Imitation<Self::Value, Self::Error>;
 
     /// What an outcome means.
     fn classify(&self, outcome: Result<&Self::Value, &Self::Error>) -> Verdict;
@@ -99,6 +107,12 @@ where
 
     fn begin(&mut self, attempt: Attempt, _last: bool) -> Fut {
         (self.attempt)(attempt)
+    }
+
+    fn forgo(&mut self, _last: bool) {}
+
+    fn imitate(&self, fault: &Fault) -> Imitation<T, E> {
+        self.classify.imitate(fault)
     }
 
     fn classify(&self, outcome: Result<&T, &E>) -> Verdict {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::attempt::Attempt;
+use crate::chaos::Imitating;
 use crate::deadline::Deadline;
 use crate::http::{HttpErrors, Quota};
 use crate::keyed::Key;
@@ -175,8 +176,8 @@ any_clone!(=> HttpErrors);
 any_clone!(F => By<F>);
 
 macro_rules! forward {
-    ($pointer:ty) => {
-        impl<Q, S, C: Protocol<Q, S>> Protocol<Q, S> for $pointer {
+    ($($generic:ident)? => $pointer:ty) => {
+        impl<Q, S, C: Protocol<Q, S> $(, $generic)?> Protocol<Q, S> for $pointer {
             type Discard = C::Discard;
 
             fn copy(&self, request: &Q) -> Option<Q> {
@@ -230,5 +231,6 @@ macro_rules! forward {
     };
 }
 
-forward!(&C);
-forward!(Arc<C>);
+forward!(=> &C);
+forward!(=> Arc<C>);
+forward!(F => Imitating<C, F>);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::attempt::Attempt;
 use crate::breaker::{self, Mode};
 use crate::budget::{Budget, Withdrawal};
+use crate::chaos::{Fault, Injected, Injection};
 use crate::clock::{Why, until};
 use crate::deadline::{Deadline, later};
 use crate::error::{Cause, Elapsed, Error, Limit, Reason, Rejected};
@@ -40,6 +41,8 @@ pub(super) struct State {
     /// The budget of its service, where each has its own.
     budget: Option<Budget>,
     story: Option<Box<Story>>,
+    /// What was injected into the running attempt.
+    injected: Option<Box<Injecting>>,
 }
 
 /// What a call remembers once it did not simply succeed.
@@ -58,8 +61,31 @@ struct Story {
     report: Report,
 }
 
+/// An attempt into which something was injected.
+#[derive(Debug)]
+struct Injecting {
+    attempt: Attempt,
+    /// The end of the delay, if there is one.
+    until: Option<Instant>,
+    fault: Option<Fault>,
+}
+
+/// How an attempt stands into which something was injected.
+pub(super) enum Held {
+    /// The delay is over: it is really made.
+    Begin(Attempt),
+    /// The delay is over: this comes of it.
+    Fault(Fault),
+    /// Nothing before this moment, and nothing ever without one.
+    Until(Option<(Instant, Why)>),
+    /// A limit passed, of the attempt or of the call.
+    TimedOut,
+}
+
 /// What one attempt came to.
 pub(super) enum Outcome<T, E> {
+    /// A fault of which no real outcome could be made, and what it means.
+    Injected(Fault, Verdict),
     Returned(Result<T, E>),
     TimedOut(Duration),
 }
@@ -88,6 +114,7 @@ impl State {
             passes: None,
             budget: None,
             story: None,
+            injected: None,
         }
     }
 
@@ -368,6 +395,75 @@ impl State {
         }
     }
 
+    /// Whether anything is injected into the attempt that begins; see [`held`](Self::held) for what
+    /// comes of it.
+    #[cold]
+    pub(super) fn inject<O: Operation>(
+        &mut self,
+        attempt: Attempt,
+        operation: &O,
+        policies: &Policies,
+        now: &mut Moment,
+    ) -> bool {
+        self.injected = None;
+        let Some(chaos) = &policies.chaos else {
+            return false;
+        };
+        let (key, number) = (operation.key(), attempt.number);
+        let (chaos, overflow) = chaos.of(key, || now.read(policies));
+        self.tell_change(overflow.map(Change::Keyed), number, policies);
+        let injection = chaos.map(|chaos| chaos.decide(number, || now.read(policies)));
+        let Some(injection) = injection.filter(|it| !it.is_none()) else {
+            return false;
+        };
+        let Injection { delay, fault } = injection;
+        let until = (!delay.is_zero()).then(|| later(now.read(policies), delay));
+        self.injected = Some(Box::new(Injecting {
+            attempt,
+            until,
+            fault,
+        }));
+        let observer = policies.observer.as_deref();
+        tell(observer, &mut self.call, |call| Event::Injected {
+            call,
+            attempt: number,
+            key,
+            delay,
+            fault,
+        });
+        true
+    }
+
+    /// How the attempt stands into which something was injected.
+    pub(super) fn held(&mut self, policies: &Policies, now: &mut Moment) -> Held {
+        let Injecting {
+            attempt,
+            until,
+            fault,
+        } = **self.injected.as_ref().expect("set with the stage");
+        // As with a real attempt, what is ready wins over a limit.
+        let delayed = until.filter(|until| now.read(policies) < *until);
+        if delayed.is_none() {
+            match fault {
+                None | Some(Fault::Lost) => return Held::Begin(attempt),
+                Some(Fault::Hang) => {}
+                Some(fault) => return Held::Fault(fault),
+            }
+        }
+        let end = self.attempt_ends(policies, now);
+        if end.is_some_and(|(end, _)| end <= now.read(policies)) {
+            return Held::TimedOut;
+        }
+        let delayed = delayed.map(|until| (until, Why::Injected));
+        let next = delayed.into_iter().chain(end);
+        Held::Until(next.min_by_key(|(at, _)| *at))
+    }
+
+    /// The fault that waits for the running attempt's answer, if one does.
+    pub(super) fn take_fault(&mut self) -> Option<Fault> {
+        self.injected.take()?.fault
+    }
+
     /// The wait before the next attempt, and its end.
     pub(super) fn wait(&self) -> Option<(Wait, Instant)> {
         self.story.as_ref()?.wait
@@ -379,12 +475,12 @@ impl State {
         policies: &Policies,
         now: &mut Moment,
     ) -> Option<(Instant, Why)> {
-        // Asked when the attempt has been polled once: unless something had to be known before,
+        // First asked when the attempt has been polled once: unless something had to be known before,
         // this is the first reading of the clock, and the attempt began just now.
         let at = now.read(policies);
         self.began.get_or_insert(at);
-        self.sent.get_or_insert(at);
-        let timeout = policies.timeout.map(|length| later(at, length));
+        let sent = *self.sent.get_or_insert(at);
+        let timeout = policies.timeout.map(|length| later(sent, length));
         let deadline = self.deadline.map(Deadline::instant);
         match (timeout, deadline) {
             (None, None) => None,
@@ -607,6 +703,10 @@ impl State {
                 Ok(value)
             }
             Outcome::Returned(Err(error)) => Err(self.fail(Cause::Operation(error), policies, now)),
+            Outcome::Injected(fault, _) => {
+                let cause = Cause::Injected(Injected::new(fault));
+                Err(self.fail(cause, policies, now))
+            }
             Outcome::TimedOut(length) => {
                 let elapsed = Elapsed::new(Limit::Attempt, length);
                 Err(self.fail(Cause::Elapsed(elapsed), policies, now))
