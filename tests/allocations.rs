@@ -6,6 +6,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use evenkeel::budget::Ratio;
+use evenkeel::chaos::Fault;
 use evenkeel::testing::ManualClock;
 use evenkeel::{Budget, Pipeline, Retry};
 use http::{Request, Response};
@@ -30,6 +32,16 @@ fn a_call_that_succeeds_at_once_allocates_nothing_of_its_own() {
         let _ = now(plain.run(|_| ready(Ok::<_, ()>(7))));
     };
     assert_eq!(allocations(run), 0, "closure");
+
+    // Switched off, or with nothing to inject into this attempt.
+    let chaos = evenkeel::Chaos::new().sometimes(Ratio::percent(0), Fault::Reset);
+    let idle = plain.clone().chaos(chaos.clone());
+    let run = || {
+        let _ = now(idle.run(|_| ready(Ok::<_, ()>(7))));
+    };
+    assert_eq!(allocations(run), 0, "chaos that leaves it alone");
+    chaos.off();
+    assert_eq!(allocations(run), 0, "chaos that is off");
 
     // Over HTTP a request is copied before every attempt but the last, and nothing else.
     let http = Pipeline::http().clock(clock.clock());

@@ -1,7 +1,8 @@
 //! What can cross threads, and what can be an object: part of the interface.
 
 use evenkeel::{
-    Attempt, Budget, Clock, Deadline, Error, Event, Key, Pipeline, Report, Retry, Rng, Verdict,
+    Attempt, Budget, Chaos, Clock, Deadline, Error, Event, Key, Pipeline, Report, Retry, Rng,
+    Verdict,
 };
 
 fn thread_safe<T: Send + Sync + Unpin + 'static>() {}
@@ -20,6 +21,15 @@ fn every_handle_and_value_can_cross_threads() {
     thread_safe::<Error<std::io::Error>>();
     thread_safe::<evenkeel::budget::Withdrawal>();
     thread_safe::<evenkeel::backoff::Delays>();
+    thread_safe::<(Chaos, evenkeel::Keyed<Chaos>)>();
+    thread_safe::<(
+        evenkeel::chaos::Effect,
+        evenkeel::chaos::Fault,
+        evenkeel::chaos::Injected,
+        evenkeel::chaos::Injection,
+        evenkeel::chaos::Rule,
+        evenkeel::chaos::Snapshot,
+    )>();
 }
 
 #[test]

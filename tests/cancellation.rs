@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel::backoff::Backoff;
 use evenkeel::budget::Ratio;
+use evenkeel::chaos::{Chaos, Effect, Fault};
 use evenkeel::clock::Why;
 use evenkeel::report::WaitReason;
 use evenkeel::testing::{Executor, ManualClock, Script, Task};
@@ -169,6 +170,68 @@ fn a_cancelled_wait_leaves_its_token_to_others() {
     );
     drop(first);
     assert!(pin!(failing()).poll(&mut cx).is_pending(), "it is back");
+}
+
+/// Every kind of fault, at once and after a delay, and nothing left of any of them.
+#[test]
+fn a_call_dropped_in_an_injected_delay_hang_or_loss_gives_back_all_it_held() {
+    let doors = [
+        Door::Closure,
+        #[cfg(feature = "tower")]
+        Door::Tower,
+    ];
+    for door in doors {
+        let mut stages = 0;
+        for polls in 0.. {
+            let context = format!("{door:?} after {polls} polls");
+            let chaos = Chaos::new().script([
+                Effect::delay(ms(5)).then(Fault::Reset),
+                Effect::delay(ms(5)).then(Fault::Hang),
+                Effect::delay(ms(5)).then(Fault::Lost),
+                Fault::Connect.into(),
+                Effect::delay(ms(5)),
+            ]);
+            let mut scene = Scene::new(Line::Bulkhead);
+            let retry = Retry::constant(ms(30)).max_attempts(9);
+            let pipeline = scene.pipeline.retry(retry.budget(scene.budget.clone()));
+            scene.pipeline = pipeline.chaos(chaos.clone());
+            // The one place of the bulkhead is wanted by another call.
+            let done = Rc::new(Cell::new(false));
+            let (inner, told) = (Some(scene.call(door, 2)), Rc::clone(&done));
+            let cut = scene.executor.spawn(Cut {
+                inner,
+                polls,
+                done: told,
+            });
+            let struck = scene.executor.spawn(scene.call(door, 2));
+            assert_eq!(scene.executor.run(), 0, "{context}: waits for ever");
+            assert!(cut.is_finished(), "{context}");
+            assert_eq!(struck.take().expect("done"), Ok(()), "{context}");
+
+            let pending = scene.clock.pending();
+            assert!(pending.is_empty(), "{context}: {pending:?}");
+            assert_eq!(scene.alive.get(), 0, "{context}: an attempt lives on");
+            let places = scene.bulkhead.snapshot();
+            assert_eq!((places.in_flight, places.waiting), (0, 0), "{context}");
+            let window = scene.window.snapshot();
+            assert_eq!((window.in_flight, window.parked), (0, 0), "{context}");
+            // Each attempt that met a fault is paid for, and nothing else.
+            let (budget, met) = (scene.budget.snapshot(), chaos.snapshot());
+            let paid = budget.first_attempts + budget.extra_attempts;
+            assert_eq!(paid, met.attempts, "{context}");
+            #[allow(clippy::cast_precision_loss)]
+            let left = 50.0 - budget.extra_attempts as f64;
+            assert!((budget.available - left).abs() < 1e-3, "{context}");
+            #[cfg(feature = "tower")]
+            assert_eq!(scene.permits.available_permits(), 2, "{context}");
+            scene.lets_others_on(&context);
+            stages += 1;
+            if done.get() {
+                break;
+            }
+        }
+        assert!(stages > 8, "{door:?}: {stages}");
+    }
 }
 
 /// Which line the calls are to meet in.

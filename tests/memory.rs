@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use evenkeel::keyed::PerKey;
-use evenkeel::{Breaker, Budget, Bulkhead, Key, Keyed, RateLimit, Throttle, Window};
+use evenkeel::{Breaker, Budget, Bulkhead, Chaos, Key, Keyed, RateLimit, Throttle, Window};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -18,6 +18,7 @@ fn a_key_takes_a_few_hundred_bytes() {
         ("window", per_key(Window::new()), 720),
         ("bulkhead", per_key(Bulkhead::new(10)), 480),
         ("rate limit", per_key(RateLimit::per_second(10)), 560),
+        ("chaos", per_key(Chaos::new()), 400),
         ("throttle", per_key(Throttle::new()), 320),
     ] {
         println!("{name}: {bytes} bytes per key");

@@ -7,6 +7,7 @@
 
 mod answers;
 mod bodies;
+mod chaos;
 mod connections;
 mod doors;
 mod drain;

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use bytes::Bytes;
+use evenkeel::chaos::Fault;
 use evenkeel::error::Limit;
 use evenkeel::http::Http;
 use evenkeel::report::Stop;
@@ -29,6 +30,8 @@ pub(crate) struct Answer {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failed {
+    /// A fault made to order, of which the client can make no outcome.
+    Injected(Fault),
     /// The client's own error, and what it means.
     Own(Verdict),
     /// Time ran out.
@@ -57,6 +60,7 @@ impl Outcome {
     pub(crate) fn failed<E: StdError + 'static>(error: &Error<E>) -> Self {
         let failed = match error.cause() {
             Cause::Elapsed(elapsed) => Failed::Timeout(elapsed.limit()),
+            Cause::Injected(injected) => Failed::Injected(injected.fault()),
             Cause::Operation(own) => Failed::Own(Http::new().error(own)),
             other => panic!("neither time nor the client: {other:?}"),
         };
