@@ -134,7 +134,7 @@ impl Pipeline<Http> {
     /// | backoff | exponential from 100 ms, × 2, at most 2 s, full jitter; after a 429 from 1 s |
     /// | budget | 50 % of first attempts, one for all clones of this pipeline |
     /// | `Retry-After` and its relatives | a lower bound, believed up to 5 min; without a good answer in the last half second they hold for all calls to that host and port, and the way back is paced |
-    /// | throttle, bulkhead, rate limit, breaker | none |
+    /// | throttle, bulkhead, rate limit, breaker, chaos | none |
     /// | what is repeated | see [`http`](crate::http) |
     ///
     /// It is the window that makes four attempts and half as many again harmless. Without it
@@ -433,10 +433,14 @@ impl Policies {
 
 impl fmt::Debug for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Policies")
-            .field("deadline", &self.deadline)
+        let mut out = f.debug_struct("Policies");
+        out.field("deadline", &self.deadline)
             .field("retry", &self.retry)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
+            .field("timeout", &self.timeout);
+        if let Some(chaos) = &self.chaos {
+            // Nobody is to overlook it.
+            out.field("chaos", chaos);
+        }
+        out.finish_non_exhaustive()
     }
 }

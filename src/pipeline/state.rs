@@ -64,6 +64,7 @@ struct Story {
 /// An attempt into which something was injected.
 #[derive(Debug)]
 struct Injecting {
+    /// As it was when it began: a slow network doesn't change what is on its way either.
     attempt: Attempt,
     /// The end of the delay, if there is one.
     until: Option<Instant>,
