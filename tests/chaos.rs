@@ -352,6 +352,23 @@ fn the_deadline_bounds_an_injected_delay() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_timer_that_is_coarser_than_the_delay_neither_cuts_it_short_nor_spins() {
+    // Tokio's is good to a millisecond.
+    for (micros, is_ok) in [(1, true), (1500, true), (9_999, true), (10_001, false)] {
+        let delay = Duration::from_micros(micros);
+        let pipeline = Pipeline::new()
+            .timeout(ms(10))
+            .chaos(Chaos::new().next(1, Effect::delay(delay)));
+        let began = tokio::time::Instant::now();
+        let got = pipeline.run(|_| async { Ok::<_, ()>(7) }).await;
+        let took = began.elapsed();
+        assert_eq!(got.is_ok(), is_ok, "{micros}");
+        let least = delay.min(ms(10));
+        assert!((least..least + ms(2)).contains(&took), "{micros}: {took:?}");
+    }
+}
+
 #[test]
 fn settings_that_make_no_sense_fail_every_call_by_their_name() {
     let (clock, service) = (ManualClock::new(), Service::default());
@@ -641,7 +658,39 @@ fn n_scripted_faults_are_exactly_n_on_real_threads() {
     assert_eq!((snapshot.injected, snapshot.scripted), (1000, 0));
 }
 
+#[test]
+fn too_many_keys_share_one_chaos_and_that_is_told() {
+    let clock = ManualClock::new();
+    let told = Arc::<Mutex<Vec<_>>>::default();
+    let sink = Arc::clone(&told);
+    let all = Keyed::new(Chaos::new().next(1, Fault::Reset)).capacity(1);
+    let pipeline = Pipeline::new()
+        .observer(move |event: &Event| match event {
+            Event::Changed { change, .. } => sink.lock().unwrap().push(format!("{change:?}")),
+            Event::Injected { key, .. } => sink.lock().unwrap().push(format!("{key:?}")),
+            _ => {}
+        })
+        .chaos(all)
+        .clock(clock.clock());
+    for key in 0..4 {
+        let call = pipeline.run(|_| async { Ok::<_, ()>(7) });
+        let _ = block_on(&clock, call.keyed(Key::of(key)));
+    }
+    let struck = |key| format!("{:?}", Some(Key::of(key)));
+    let overflow = String::from("Keyed(Overflow { keys: 1 })");
+    // One entry of its own, and one that the others share.
+    assert_eq!(*told.lock().unwrap(), [struck(0), overflow, struck(1)]);
+}
+
 // What is told.
+
+#[test]
+fn a_pipelines_debug_shows_that_it_has_chaos() {
+    let chaos = Chaos::new().next(1, Fault::Reset);
+    assert!(!format!("{:?}", Pipeline::http()).contains("Chaos"));
+    let text = format!("{:?}", Pipeline::http().chaos(chaos));
+    assert!(text.contains("Chaos { is_on: true"), "{text}");
+}
 
 #[test]
 fn each_injection_is_one_event_with_its_numbers() {

@@ -13,7 +13,7 @@
 //!
 //! ```
 //! use evenkeel::budget::Ratio;
-//! use evenkeel::chaos::{Chaos, Effect, Fault};
+//! use evenkeel::chaos::{Chaos, Fault};
 //! use evenkeel::{Pipeline, Retry};
 //! use http::StatusCode;
 //! use std::time::Duration;
@@ -22,8 +22,7 @@
 //! let chaos = Chaos::new()
 //!     .seed(7)
 //!     .sometimes(Ratio::percent(20), Fault::status(StatusCode::SERVICE_UNAVAILABLE))
-//!     .sometimes(Ratio::percent(10), Fault::Reset)
-//!     .sometimes(Ratio::percent(50), Effect::delay(Duration::from_micros(10)));
+//!     .sometimes(Ratio::percent(10), Fault::Reset);
 //! let pipeline = Pipeline::new()
 //!     .retry(Retry::constant(Duration::ZERO).max_attempts(8))
 //!     .chaos(chaos.clone());

@@ -237,6 +237,27 @@ mod tests {
         assert_eq!(field(delay(3, 2)), Err("chaos.delay"));
     }
 
+    #[test]
+    fn odds_are_what_they_say_over_many_attempts() {
+        // Each attempt has a stream of its own, so it is their first draws that must be even.
+        for (seed, percent) in [(0, 1), (1, 20), (u64::MAX, 50), (7, 99)] {
+            let (rng, rule) = (Rng::seeded(seed), Rule::new(Fault::Reset));
+            let rule = rule.share(Ratio::percent(percent));
+            let struck = (0..100_000)
+                .filter(|_| {
+                    let got = rule.strike(1, Duration::ZERO, &mut rng.draws());
+                    !got.is_none()
+                })
+                .count();
+            let (n, p) = (100_000_f64, f64::from(percent) / 100.0);
+            let off = (f64::from(u32::try_from(struck).expect("few")) - n * p).abs();
+            assert!(
+                off < 4.0 * (n * p * (1.0 - p)).sqrt(),
+                "{percent}: {struck}"
+            );
+        }
+    }
+
     proptest! {
         #[test]
         fn odds_of_0_and_100_percent_are_exact(seed: u64) {
