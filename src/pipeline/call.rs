@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
-use crate::chaos::{Fault, Imitation};
+use crate::chaos::Fault;
 use crate::clock::{Sleep, Why};
 use crate::deadline::Deadline;
 use crate::error::{Cause, Error};
@@ -256,7 +256,7 @@ where
                         continue;
                     }
                     Held::Fault(fault) => {
-                        let outcome = imitation(this.operation, fault);
+                        let outcome = state.imitate(fault, this.operation);
                         this.operation.forgo(policies.is_last(state.number));
                         Ok(outcome)
                     }
@@ -283,11 +283,12 @@ where
                 StageProjection::Running { attempt } => match attempt.poll(cx) {
                     Poll::Ready(result) => {
                         now.forget();
-                        Ok(match (state.take_fault(), result) {
-                            // The answer, and not its own failure.
-                            (Some(fault), Ok(_)) => imitation(this.operation, fault),
-                            (_, result) => Outcome::Returned(result),
-                        })
+                        // An answer can be lost, a failure of its own can't.
+                        if state.loses_answer() && result.is_ok() {
+                            Ok(state.imitate(Fault::Lost, this.operation))
+                        } else {
+                            Ok(Outcome::Returned(result))
+                        }
                     }
                     Poll::Pending => {
                         if this.timer.is_none() {
@@ -352,7 +353,7 @@ where
             };
             let verdict = match &outcome {
                 Outcome::Returned(result) => this.operation.classify(result.as_ref()),
-                Outcome::Injected(_, verdict) => *verdict,
+                Outcome::Injected => state.injected().1,
                 Outcome::TimedOut(_) => Verdict::transient().label(Label::Name("timeout")),
             };
             let follows = if verdict.is_success() {
@@ -376,6 +377,8 @@ where
 }
 
 /// A limit ended the attempt: its own, or the call's.
+#[allow(clippy::inline_always)] // or what every call comes to goes through memory
+#[inline(always)]
 fn ended<T, E>(
     state: &mut State,
     policies: &Policies,
@@ -387,15 +390,6 @@ fn ended<T, E>(
     }
     let length = policies.timeout.unwrap_or_default();
     Ok(Outcome::TimedOut(length))
-}
-
-/// What an injected fault comes to.
-#[cold]
-fn imitation<O: Operation>(operation: &O, fault: Fault) -> Outcome<O::Value, O::Error> {
-    match operation.imitate(&fault) {
-        Imitation::Outcome(result) => Outcome::Returned(result),
-        Imitation::Verdict(verdict) => Outcome::Injected(fault, verdict),
-    }
 }
 
 fn poll_timer(timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::attempt::Attempt;
 use crate::breaker::{self, Mode};
 use crate::budget::{Budget, Withdrawal};
-use crate::chaos::{Fault, Injected, Injection};
+use crate::chaos::{Fault, Imitation, Injected, Injection};
 use crate::clock::{Why, until};
 use crate::deadline::{Deadline, later};
 use crate::error::{Cause, Elapsed, Error, Limit, Reason, Rejected};
@@ -69,6 +69,8 @@ struct Injecting {
     /// The end of the delay, if there is one.
     until: Option<Instant>,
     fault: Option<Fault>,
+    /// What the fault means, where no real outcome could be made of it.
+    verdict: Option<Verdict>,
 }
 
 /// How an attempt stands into which something was injected.
@@ -85,8 +87,8 @@ pub(super) enum Held {
 
 /// What one attempt came to.
 pub(super) enum Outcome<T, E> {
-    /// A fault of which no real outcome could be made, and what it means.
-    Injected(Fault, Verdict),
+    /// A fault of which no real outcome could be made; see [`State::injected`].
+    Injected,
     Returned(Result<T, E>),
     TimedOut(Duration),
 }
@@ -423,6 +425,7 @@ impl State {
             attempt,
             until,
             fault,
+            verdict: None,
         }));
         let observer = policies.observer.as_deref();
         tell(observer, &mut self.call, |call| Event::Injected {
@@ -441,6 +444,7 @@ impl State {
             attempt,
             until,
             fault,
+            ..
         } = **self.injected.as_ref().expect("set with the stage");
         // As with a real attempt, what is ready wins over a limit.
         let delayed = until.filter(|until| now.read(policies) < *until);
@@ -460,9 +464,37 @@ impl State {
         Held::Until(next.min_by_key(|(at, _)| *at))
     }
 
-    /// The fault that waits for the running attempt's answer, if one does.
-    pub(super) fn take_fault(&mut self) -> Option<Fault> {
-        self.injected.take()?.fault
+    /// Whether a fault waits for the running attempt's answer.
+    #[inline]
+    pub(super) fn loses_answer(&self) -> bool {
+        let injected = self.injected.as_ref();
+        injected.is_some_and(|it| it.fault == Some(Fault::Lost))
+    }
+
+    /// What comes of an attempt that met this fault.
+    #[allow(clippy::inline_always)] // or what every call comes to goes through memory
+    #[inline(always)]
+    pub(super) fn imitate<O: Operation>(
+        &mut self,
+        fault: Fault,
+        operation: &O,
+    ) -> Outcome<O::Value, O::Error> {
+        match operation.imitate(&fault) {
+            Imitation::Outcome(result) => Outcome::Returned(result),
+            Imitation::Verdict(verdict) => {
+                let injected = self.injected.as_mut().expect("set with the stage");
+                injected.verdict = Some(verdict);
+                Outcome::Injected
+            }
+        }
+    }
+
+    /// The fault of which no real outcome could be made, and what it means.
+    #[cold]
+    pub(super) fn injected(&self) -> (Fault, Verdict) {
+        let injected = self.injected.as_ref();
+        let met = injected.and_then(|it| it.fault.zip(it.verdict));
+        met.expect("set with the outcome")
     }
 
     /// The wait before the next attempt, and its end.
@@ -704,7 +736,8 @@ impl State {
                 Ok(value)
             }
             Outcome::Returned(Err(error)) => Err(self.fail(Cause::Operation(error), policies, now)),
-            Outcome::Injected(fault, _) => {
+            Outcome::Injected => {
+                let (fault, _) = self.injected();
                 let cause = Cause::Injected(Injected::new(fault));
                 Err(self.fail(cause, policies, now))
             }

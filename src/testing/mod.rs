@@ -4,6 +4,7 @@
 //! can happen, a [`Script`] plays the service, and a seeded [`Rng`](crate::Rng) makes chance
 //! repeatable. Nothing here needs a runtime. `ScriptedService` (feature `tower`) is a script for
 //! tower stacks, and `Server` (feature `testing-server`) misbehaves over real sockets.
+//! [`chaos`](crate::chaos) lets any operation fail to order, and a service that is real.
 //!
 //! # Example
 //!
