@@ -34,7 +34,7 @@ use crate::deadline::Deadline;
 use crate::error::ConfigError;
 use crate::pipeline::Scope;
 use crate::report::{Stop, Wait, WaitReason};
-use crate::rng::Draws;
+use crate::rng::{Draws, Rng};
 use crate::verdict::{Hint, Kind, Processed, Verdict};
 
 /// A policy for trying again.
@@ -124,6 +124,13 @@ impl Retry {
         self
     }
 
+    /// No budget.
+    #[cfg(feature = "serde")]
+    pub(crate) fn no_budget(mut self) -> Self {
+        self.budget = None;
+        self
+    }
+
     /// The longest wait a server may ask for, inclusive. A longer one ends the call at once, with
     /// `retry_at` set. Zero ends it for every hint but zero. Default: 5 min.
     pub const fn max_hint(mut self, longest: Duration) -> Self {
@@ -153,6 +160,15 @@ impl Retry {
         self.backoff.check()?;
         self.rate_limited.as_ref().map_or(Ok(()), Backoff::check)?;
         self.budget.as_ref().map_or(Ok(()), Scope::check)
+    }
+
+    /// These settings with the budget of `old`, as far as there is one.
+    pub(crate) fn after(&self, old: Option<&Self>, now: Instant, rng: &Rng) -> Self {
+        let old = old.and_then(Self::budgets);
+        Self {
+            budget: self.budgets().map(|it| it.after(old, now, rng)),
+            ..self.clone()
+        }
     }
 
     pub(crate) const fn budgets(&self) -> Option<&Scope<Budget>> {

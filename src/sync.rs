@@ -20,6 +20,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// The same for a lock that is std's under loom too: for settings, which its models don't look at.
+pub(crate) fn lock_plain<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// A number of its own for each thread, counted up from zero.
 #[inline]
 pub(crate) fn thread_index() -> usize {

@@ -22,7 +22,7 @@ use crate::deadline::Deadline;
 use crate::error::{Cause, Error};
 use crate::http::{PermitBody, Quota, Replay};
 use crate::keyed::Key;
-use crate::pipeline::{Call, Kept, Operation, Pipeline, Policies, Protocol};
+use crate::pipeline::{Call, Kept, Operation, Pipeline, Policies, Protocol, Source};
 use crate::report::Report;
 use crate::throttle::Priority;
 use crate::verdict::{Classify, EveryError, Verdict};
@@ -51,7 +51,7 @@ use crate::verdict::{Classify, EveryError, Verdict};
 #[derive(Clone)]
 pub struct Guarded<S, C = EveryError> {
     inner: S,
-    policies: Arc<Policies>,
+    source: Source,
     classify: C,
 }
 
@@ -61,7 +61,7 @@ impl<S, C: Clone> Layer<S> for Pipeline<C> {
     fn layer(&self, inner: S) -> Guarded<S, C> {
         Guarded {
             inner,
-            policies: Arc::clone(&self.policies),
+            source: self.source.clone(),
             classify: self.classify.clone(),
         }
     }
@@ -87,7 +87,7 @@ where
         let ready = mem::replace(&mut self.inner, next);
         let mut exchange = Exchange::new(ready, request, self.classify.clone());
         exchange.is_ready = true;
-        Call::new(Arc::clone(&self.policies), exchange)
+        Call::new(self.source.load(), exchange)
     }
 }
 
@@ -95,7 +95,7 @@ impl<S, C> fmt::Debug for Guarded<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guarded")
             .field("inner", &format_args!("{}", std::any::type_name::<S>()))
-            .field("policies", &self.policies)
+            .field("policies", &*self.source.hold())
             .finish_non_exhaustive()
     }
 }

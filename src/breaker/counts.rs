@@ -110,11 +110,16 @@ impl Counts {
         }
     }
 
-    /// A success ends the failures in a row. After successes it writes nothing.
+    /// Whether there are failures in a row.
     #[inline]
+    pub(super) fn has_streak(&self) -> bool {
+        // None too where no rule looks at them.
+        self.streak.load(Ordering::Relaxed) & STREAK != 0
+    }
+
+    /// A success ends the failures in a row. After successes it writes nothing.
     pub(super) fn end_streak(&self, rules: &Rules, generation: u64) {
-        // Zero too where no rule looks at it.
-        if self.streak.load(Ordering::Relaxed) & STREAK != 0 {
+        if self.has_streak() {
             self.change_streak(rules, generation, false);
         }
     }

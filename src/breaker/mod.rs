@@ -273,7 +273,7 @@ impl Breaker {
     /// [is none](Backoff::check) or [custom](Backoff::custom): the breaker draws it under its lock,
     /// and runs no code of others there.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.shared.common.settings.check()
+        self.shared.common.live.all().check()
     }
 }
 
@@ -374,7 +374,7 @@ impl Breaker {
     }
 
     fn set(self, set: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.shared.common.settings.clone();
+        let mut settings = self.shared.common.live.all();
         set(&mut settings);
         settings.rules.prepare();
         Self::with(settings)
@@ -391,12 +391,23 @@ impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Breaker")
             .field("state", &self.shared.state())
-            .field("settings", &self.shared.common.settings)
+            .field("settings", &self.shared.common.live.all())
             .finish_non_exhaustive()
     }
 }
 
-impl Sealed for Breaker {}
+impl Sealed for Breaker {
+    fn reconfigure(&self, to: &Self, _: Instant) -> bool {
+        self.shared.reconfigure(&to.shared)
+    }
+
+    /// Its mode, state, what is left of its open time, and its trips.
+    fn successor(&self, to: &Self, now: Instant, rng: &Rng) -> Self {
+        let successor = to.fresh();
+        let _ = successor.restore(&self.snapshot(now), now, rng);
+        successor
+    }
+}
 
 impl PerKey for Breaker {
     fn fresh(&self) -> Self {

@@ -11,7 +11,7 @@ use super::counts::Counts;
 use super::phase::{GENERATION_SHIFT, Phase, Stage};
 use super::ramp::Ramp;
 use super::report::{Change, Mode, Snapshot, State, Why};
-use super::settings::{CountAs, Settings};
+use super::settings::{CountAs, Live, Settings};
 use super::sliding::Spot;
 use super::state::{Admission, Machine, Opening, Rare};
 use super::ticket::{Ended, No, Role, Ticket};
@@ -20,7 +20,7 @@ use super::time::Time;
 /// What a breaker has in common with those made from it: one set of settings for all keys.
 #[derive(Debug)]
 pub(super) struct Common {
-    pub(super) settings: Settings,
+    pub(super) live: Live,
     pub(super) time: Time,
 }
 
@@ -42,9 +42,10 @@ pub(super) struct Shared {
 
 impl Common {
     pub(super) fn new(settings: Settings) -> Self {
+        let live = Live::new(settings);
         Self {
-            time: Time::new(settings.rules.scale()),
-            settings,
+            time: Time::new(live.scale()),
+            live,
         }
     }
 }
@@ -59,7 +60,7 @@ impl Shared {
         Self {
             phase: AtomicU64::new(phase.pack()),
             moment: AtomicU64::new(0),
-            counts: Counts::new(&common.settings.rules),
+            counts: Counts::new(&common.live.rules()),
             hinted: AtomicU64::new(0),
             dropped: AtomicU32::new(0),
             rare: Mutex::new(Rare::default()),
@@ -71,7 +72,7 @@ impl Shared {
     #[inline]
     pub(super) fn admit_plainly(&self) -> Option<Ticket> {
         let word = self.phase.load(Ordering::Acquire);
-        let plain = Phase::is_plain(word) && !self.common.settings.counts_cancelled();
+        let plain = Phase::is_plain(word) && !self.common.live.flags().counts_cancelled();
         plain.then_some(Ticket {
             generation: word >> GENERATION_SHIFT,
             role: Role::Counted { begun: 0 },
@@ -91,29 +92,32 @@ impl Shared {
         self.admit_closely(Phase::unpack(word), &mut now, rng)
     }
 
-    /// Whether a rule looks at how long calls take.
-    #[inline]
-    pub(super) fn wants_latency(&self) -> bool {
-        self.common.settings.rules.slow.is_some()
-    }
-
     /// A call succeeded. Says whether that is all there was to do, as nearly always.
     #[inline]
     pub(super) fn succeeded(&self, ticket: Ticket, now: impl FnOnce() -> Instant) -> bool {
         let word = self.phase.load(Ordering::Acquire);
         let plain = word == ticket.generation << GENERATION_SHIFT;
-        if !plain || !matches!(ticket.role, Role::Counted { .. }) || self.wants_latency() {
+        let flags = self.common.live.flags();
+        // A slow one isn't all there is to it.
+        if !plain || !matches!(ticket.role, Role::Counted { .. }) || flags.has_slow() {
             return false;
         }
-        let rules = &self.common.settings.rules;
-        self.counts.end_streak(rules, ticket.generation);
+        if self.counts.has_streak() {
+            self.end_streak(ticket.generation);
+        }
         self.end_hint();
-        if rules.counts_by_time {
+        if flags.counts_by_time() {
             self.count_good(ticket.generation, now());
         } else {
             self.counts.add_good(ticket.generation);
         }
         true
+    }
+
+    #[cold]
+    fn end_streak(&self, generation: u64) {
+        let rules = self.common.live.rules();
+        self.counts.end_streak(&rules, generation);
     }
 
     /// A good answer came since: one replica spoke, not the service.
@@ -127,7 +131,7 @@ impl Shared {
     /// A failed call was told when to come back.
     #[cold]
     fn heed(&self, generation: u64, hint: Duration, now: &mut dyn FnMut() -> Instant, rng: &Rng) {
-        let longest = self.common.settings.max_hint;
+        let longest = self.common.live.max_hint();
         if longest.is_zero() {
             return;
         }
@@ -165,7 +169,7 @@ impl Shared {
         mut now: impl FnMut() -> Instant,
         rng: &Rng,
     ) -> Option<Change> {
-        let settings = &self.common.settings;
+        let flags = self.common.live.flags();
         match ticket.role {
             Role::Counted { .. } => {}
             Role::Ghost(_) | Role::Idle => return None,
@@ -174,7 +178,7 @@ impl Shared {
             }
         }
         let word = self.phase.load(Ordering::Acquire);
-        let count_as = settings.count_as(ended.kind);
+        let count_as = flags.count_as(ended.kind);
         let failed = count_as == CountAs::Failure;
         if let Some(hint) = ended.hint.filter(|_| failed) {
             self.heed(ticket.generation, hint, &mut now, rng);
@@ -188,8 +192,8 @@ impl Shared {
         let slow = self.is_slow(ended);
         let generation = ticket.generation;
         let spot = || self.common.time.spot(now());
-        self.counts
-            .add(&settings.rules, generation, failed, slow, spot);
+        let rules = self.common.live.rules();
+        self.counts.add(&rules, generation, failed, slow, spot);
         let judged = Phase::unpack(word).mode != Mode::ForcedClosed;
         if judged && (failed || slow) {
             return self.judge(generation, ended.hint, &mut now, rng);
@@ -202,17 +206,17 @@ impl Shared {
         match ticket.role {
             Role::Ghost(_) | Role::Idle => {}
             Role::Counted { begun } => {
-                let settings = &self.common.settings;
-                let count_as = settings.cancelled;
+                let count_as = self.common.live.flags().cancelled();
                 if count_as == CountAs::Nothing
                     || self.phase.load(Ordering::Acquire) >> GENERATION_SHIFT != ticket.generation
                 {
                     return;
                 }
                 let failed = count_as == CountAs::Failure;
-                let (rules, generation) = (&settings.rules, ticket.generation);
-                let spot = || rules.scale().spot(begun);
-                self.counts.add(rules, generation, failed, false, spot);
+                let (live, generation) = (&self.common.live, ticket.generation);
+                let spot = || live.scale().spot(begun);
+                self.counts
+                    .add(&live.rules(), generation, failed, false, spot);
                 if failed {
                     self.dropped.store(1, Ordering::Release);
                 } else {
@@ -238,8 +242,9 @@ impl Shared {
     /// Whether a new one in its place would do as well.
     pub(super) fn is_forgotten(&self, now: Instant) -> bool {
         let now = self.common.time.nanos(now);
+        let settings = self.common.live.all();
         let mut rare = lock(&self.rare);
-        self.machine(&mut rare).is_forgotten(now)
+        self.machine(&mut rare, &settings).is_forgotten(now)
     }
 
     pub(super) fn set_mode(&self, mode: Mode, now: Instant) -> Option<Change> {
@@ -262,18 +267,17 @@ impl Shared {
 
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
         let now = self.common.time.nanos(now);
+        let settings = self.common.live.all();
         let mut rare = lock(&self.rare);
-        let machine = self.machine(&mut rare);
+        let machine = self.machine(&mut rare, &settings);
         let (phase, moment) = (machine.phase, machine.moment);
         let (trips, trips_in_row) = machine.trips();
         let probes = machine.probes();
         drop(rare);
         let left = Duration::from_nanos(moment.saturating_sub(now));
-        let ramp_left = Ramp::new(moment, self.common.settings.ramp).left(now);
-        let rules = &self.common.settings.rules;
-        let tally = self
-            .counts
-            .tally(rules, phase.generation, rules.scale().spot(now));
+        let ramp_left = Ramp::new(moment, self.common.live.ramp()).left(now);
+        let spot = self.common.live.scale().spot(now);
+        let tally = self.counts.tally(&settings.rules, phase.generation, spot);
         Snapshot {
             mode: phase.mode,
             state: phase.state(),
@@ -326,7 +330,7 @@ impl Shared {
         }
         let at = now();
         let nanos = self.common.time.nanos(at);
-        let dropped = self.common.settings.counts_cancelled()
+        let dropped = self.common.live.flags().counts_cancelled()
             && self.dropped.load(Ordering::Relaxed) != 0
             && self.dropped.swap(0, Ordering::Acquire) != 0;
         let judged = dropped.then(|| self.judge(generation, None, &mut || at, rng));
@@ -354,7 +358,7 @@ impl Shared {
     }
 
     fn counted(&self, now: impl FnOnce() -> Instant) -> Role {
-        let begun = if self.common.settings.counts_cancelled() {
+        let begun = if self.common.live.flags().counts_cancelled() {
             self.common.time.nanos(now())
         } else {
             0
@@ -373,7 +377,7 @@ impl Shared {
                 (now < moment).then(|| Admission::Refused(No::until(Some(moment))))
             }
             Stage::Ramp => {
-                let ramp = Ramp::new(moment, self.common.settings.ramp);
+                let ramp = Ramp::new(moment, self.common.live.ramp());
                 if ramp.is_over(now) {
                     return None;
                 }
@@ -386,7 +390,7 @@ impl Shared {
     }
 
     fn is_slow(&self, ended: Ended) -> bool {
-        let over = self.common.settings.rules.slow.map(|it| it.0);
+        let over = self.common.live.slow_over();
         matches!((over, ended.latency), (Some(over), Some(took)) if took >= over)
     }
 
@@ -399,7 +403,7 @@ impl Shared {
         now: &mut dyn FnMut() -> Instant,
         rng: &Rng,
     ) -> Option<Change> {
-        let rules = &self.common.settings.rules;
+        let rules = &self.common.live.rules();
         // Without a window of time the clock is read only if there is something to tell.
         let mut at = rules.counts_by_time.then(&mut *now);
         let spot = at.map_or(Spot::default(), |at| self.common.time.spot(at));
@@ -420,7 +424,7 @@ impl Shared {
         now: &mut dyn FnMut() -> Instant,
         rng: &Rng,
     ) -> Option<Change> {
-        let count_as = match self.common.settings.probe_counts_as(ended.kind) {
+        let count_as = match self.common.live.flags().probe_counts_as(ended.kind) {
             CountAs::Success if self.is_slow(ended) => CountAs::Failure,
             other => other,
         };
@@ -440,19 +444,36 @@ impl Shared {
         })
     }
 
-    fn machine<'a>(&'a self, rare: &'a mut Rare) -> Machine<'a> {
+    /// Whether the settings are another's from now on. `false`: its counters are made otherwise.
+    pub(super) fn reconfigure(&self, to: &Self) -> bool {
+        let (old, new) = (self.common.live.all(), to.common.live.all());
+        if !old.rules.counts_like(&new.rules) {
+            return false;
+        }
+        self.common.live.set(new);
+        self.change(|machine| {
+            if machine.phase.stage == Stage::HalfOpen {
+                // There may be more places now.
+                machine.moment = 0;
+            }
+        });
+        true
+    }
+
+    fn machine<'a>(&'a self, rare: &'a mut Rare, settings: &'a Settings) -> Machine<'a> {
         Machine {
             phase: Phase::unpack(self.phase.load(Ordering::Relaxed)),
             moment: self.moment.load(Ordering::Relaxed),
             rare,
-            settings: &self.common.settings,
+            settings,
         }
     }
 
     /// Lets the machine make a step, and shows everybody where it is now.
     fn change<T>(&self, step: impl FnOnce(&mut Machine<'_>) -> T) -> T {
+        let settings = self.common.live.all();
         let mut rare = lock(&self.rare);
-        let mut machine = self.machine(&mut rare);
+        let mut machine = self.machine(&mut rare, &settings);
         let before = machine.phase;
         let answer = step(&mut machine);
         let (phase, moment) = (machine.phase, machine.moment);

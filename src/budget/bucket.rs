@@ -60,6 +60,31 @@ impl Bucket {
         }
     }
 
+    /// Another ratio and capacity from now on.
+    ///
+    /// What first attempts earned until now, they earned at the old ratio. A larger capacity is not
+    /// a fuller bucket.
+    pub(super) fn reconfigure(
+        &mut self,
+        ratio: u64,
+        capacity: Capacity,
+        now: Instant,
+        firsts: u64,
+    ) {
+        self.tick(now, firsts);
+        self.fill(firsts);
+        if matches!(self.capacity, Capacity::Fixed(_)) {
+            // The traffic until now was not watched.
+            self.traffic = Traffic {
+                mark: Some(Mark { at: now, firsts }),
+                last: None,
+                recent: 0,
+            };
+        }
+        (self.ratio, self.capacity) = (ratio, capacity);
+        self.fill(firsts);
+    }
+
     /// Sets `cost` aside if that much is free.
     pub(super) fn reserve(&mut self, cost: u64, firsts: u64) -> bool {
         self.fill(firsts);

@@ -54,10 +54,14 @@ pub struct Budget {
 }
 
 struct Shared {
-    settings: Settings,
     /// First attempts ever. The only thing a call that succeeds at once touches.
     firsts: AtomicU64,
-    bucket: Mutex<Bucket>,
+    inside: Mutex<Inside>,
+}
+
+struct Inside {
+    bucket: Bucket,
+    settings: Settings,
 }
 
 #[derive(Clone, Debug)]
@@ -113,11 +117,12 @@ impl Budget {
     /// The bound becomes `capacity + ratio × all first attempts + Σ (cost + floor × own)`.
     #[must_use]
     pub fn floor(&self, ratio: Ratio) -> Self {
+        let costs = self.shared.settings().costs;
         let settings = Settings {
             ratio,
             // Less could never pay for an attempt after the dearest kind of failure.
-            capacity: Capacity::Fixed(self.shared.settings.costs.dearest().max(TOKEN)),
-            costs: self.shared.settings.costs,
+            capacity: Capacity::Fixed(costs.dearest().max(TOKEN)),
+            costs,
         };
         Self {
             shared: Arc::clone(&self.shared),
@@ -132,7 +137,7 @@ impl Budget {
     /// A cost of zero, which would be no budget; a capacity window of zero; or a fixed capacity
     /// that holds something, but never the dearest cost.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let settings = &self.shared.settings;
+        let settings = self.shared.settings();
         if settings.costs.least() == 0 {
             return Err(ConfigError::new("budget.cost", "must be at least 1"));
         }
@@ -197,11 +202,11 @@ impl Budget {
     }
 
     fn change(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.shared.settings.clone();
+        let mut settings = self.shared.settings();
         change(&mut settings);
         let changed = Self::with(settings);
         match self.own {
-            Some(own) => changed.floor(own.settings.ratio),
+            Some(own) => changed.floor(own.settings().ratio),
             None => changed,
         }
     }
@@ -214,7 +219,14 @@ impl Default for Budget {
     }
 }
 
-impl Sealed for Budget {}
+impl Sealed for Budget {
+    /// What is in the bucket stays, up to the new capacity; what was earned until now was earned at
+    /// the old ratio. A [floor](Self::floor) stays what it is.
+    fn reconfigure(&self, to: &Self, now: Instant) -> bool {
+        self.shared.reconfigure(to.shared.settings(), now);
+        true
+    }
+}
 
 impl PerKey for Budget {
     fn fresh(&self) -> Self {
@@ -236,7 +248,7 @@ impl PerKey for Budget {
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Budget")
-            .field("ratio", &self.shared.settings.ratio)
+            .field("ratio", &self.shared.settings().ratio)
             .field("snapshot", &self.snapshot())
             .finish_non_exhaustive()
     }
@@ -246,18 +258,32 @@ impl Shared {
     fn new(settings: Settings) -> Self {
         Self {
             firsts: AtomicU64::new(0),
-            bucket: Mutex::new(Bucket::new(settings.ratio.millionths, settings.capacity)),
-            settings,
+            inside: Mutex::new(Inside {
+                bucket: Bucket::new(settings.ratio.millionths, settings.capacity),
+                settings,
+            }),
         }
     }
 
+    fn settings(&self) -> Settings {
+        lock(&self.inside).settings.clone()
+    }
+
+    fn reconfigure(&self, settings: Settings, now: Instant) {
+        let mut inside = lock(&self.inside);
+        let firsts = self.firsts.load(Ordering::Relaxed);
+        let (ratio, capacity) = (settings.ratio.millionths, settings.capacity);
+        inside.bucket.reconfigure(ratio, capacity, now, firsts);
+        inside.settings = settings;
+    }
+
     fn withdraw(shared: &Arc<Self>, after: Kind, now: Instant) -> Option<Withdrawal> {
-        let cost = shared.settings.costs.of(after);
-        let mut bucket = lock(&shared.bucket);
+        let mut inside = lock(&shared.inside);
+        let cost = inside.settings.costs.of(after);
         let firsts = shared.firsts.load(Ordering::Relaxed);
-        bucket.tick(now, firsts);
-        let reserved = bucket.reserve(cost, firsts);
-        drop(bucket);
+        inside.bucket.tick(now, firsts);
+        let reserved = inside.bucket.reserve(cost, firsts);
+        drop(inside);
         reserved.then(|| Withdrawal {
             from: Some(Arc::clone(shared)),
             cost,
@@ -265,12 +291,12 @@ impl Shared {
     }
 
     fn tick(&self, now: Instant) {
-        let mut bucket = lock(&self.bucket);
+        let bucket = &mut lock(&self.inside).bucket;
         bucket.tick(now, self.firsts.load(Ordering::Relaxed));
     }
 
     fn snapshot(&self) -> Snapshot {
-        let mut bucket = lock(&self.bucket);
+        let bucket = &mut lock(&self.inside).bucket;
         let first_attempts = self.firsts.load(Ordering::Relaxed);
         Snapshot {
             available: tokens(bucket.free(first_attempts)),
@@ -295,7 +321,7 @@ impl Withdrawal {
     /// The attempt begins: the tokens are gone.
     pub fn spend(mut self) {
         if let Some(shared) = self.from.take() {
-            let mut bucket = lock(&shared.bucket);
+            let bucket = &mut lock(&shared.inside).bucket;
             bucket.commit(self.cost, shared.firsts.load(Ordering::Relaxed));
         }
     }
@@ -304,7 +330,7 @@ impl Withdrawal {
 impl Drop for Withdrawal {
     fn drop(&mut self) {
         if let Some(shared) = self.from.take() {
-            lock(&shared.bucket).release(self.cost);
+            lock(&shared.inside).bucket.release(self.cost);
         }
     }
 }

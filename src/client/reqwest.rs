@@ -20,7 +20,7 @@ use crate::error::{Cause, Error};
 use crate::http::errors::{chain, connect_verdict, maybe, unprocessed};
 use crate::http::{Drain, Http, Quota, Target, is_idempotent, quota, status_verdict};
 use crate::keyed::Key;
-use crate::pipeline::{Call, Kept, Pipeline, Policies, Protocol};
+use crate::pipeline::{Call, Held, Kept, Pipeline, Protocol};
 use crate::report::Report;
 use crate::throttle::Priority;
 use crate::tower::Exchange;
@@ -71,7 +71,7 @@ impl SendWith for RequestBuilder {
         match request {
             Ok(request) => {
                 let exchange = Exchange::new(client, request, &pipeline.classify);
-                let call = Some(Call::new(&*pipeline.policies, exchange));
+                let call = Some(Call::new(pipeline.source.hold(), exchange));
                 let unbuilt = None;
                 Sending { call, unbuilt }
             }
@@ -92,7 +92,7 @@ pin_project! {
         C: Protocol<Request, Response>,
     {
         #[pin]
-        call: Option<Call<&'a Policies, Exchange<Client, Request, &'a C>>>,
+        call: Option<Call<Held<'a>, Exchange<Client, Request, &'a C>>>,
         unbuilt: Option<ClientError>,
     }
 }

@@ -47,7 +47,7 @@ where
         if let Some(Idempotent(idempotent)) = extensions.get() {
             exchange.idempotent = Some(*idempotent);
         }
-        let outcome = Call::new(&*self.policies, exchange).await;
+        let outcome = Call::new(self.source.hold(), exchange).await;
         *extensions = copy(&shared);
         outcome.map_err(|error| {
             extensions.insert(error.report().clone());

@@ -61,6 +61,7 @@ use std::sync::{OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::ConfigError;
+use crate::rng::Rng;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering, RwLock};
 
 use table::Table;
@@ -118,7 +119,13 @@ pub struct Keyed<P> {
 }
 
 struct Shared<P> {
-    settings: Settings<P>,
+    prototype: P,
+    make: Option<Make<P>>,
+    capacity: AtomicUsize,
+    /// In nanoseconds.
+    idle_after: AtomicU64,
+    /// Goes up with every change of settings. What was made before it is not put in after it.
+    version: AtomicU64,
     /// What keys beyond the capacity share. Also the model of new entries.
     beyond: P,
     shards: Box<[Shard<P>]>,
@@ -138,7 +145,6 @@ struct Shard<P> {
     table: RwLock<Table<P>>,
 }
 
-#[derive(Clone)]
 struct Settings<P> {
     prototype: P,
     make: Option<Make<P>>,
@@ -204,7 +210,7 @@ impl<P: PerKey> Keyed<P> {
     ///
     /// Settings that make no sense; or a capacity or idle time of zero.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let settings = &self.shared.settings;
+        let settings = self.shared.settings();
         if settings.capacity == 0 {
             return Err(ConfigError::new("keyed.capacity", "must be at least 1"));
         }
@@ -295,15 +301,64 @@ impl<P: PerKey> Keyed<P> {
                 steps: AtomicUsize::new(0),
                 born: OnceLock::new(),
                 quiet_until: AtomicU64::new(0),
-                settings,
+                prototype: settings.prototype,
+                make: settings.make,
+                capacity: AtomicUsize::new(settings.capacity),
+                idle_after: AtomicU64::new(nanoseconds(settings.idle_after)),
+                version: AtomicU64::new(0),
             }),
         }
     }
 
     fn change(self, change: impl FnOnce(&mut Settings<P>)) -> Self {
-        let mut settings = self.shared.settings.clone();
+        let mut settings = self.shared.settings();
         change(&mut settings);
         Self::of(settings)
+    }
+
+    /// An empty registry with the same settings.
+    pub(crate) fn fresh(&self) -> Self {
+        let mut settings = self.shared.settings();
+        settings.prototype = settings.prototype.fresh();
+        Self::of(settings)
+    }
+
+    /// Has the settings of `to` from now on, and so has every entry; all keep their state. Entries
+    /// whose settings come from [`with`](Self::with) keep those. `None`: that is done. Otherwise
+    /// it could not be, and this is the registry to take instead.
+    pub(crate) fn reconfigure(&self, to: &Self, now: Instant, rng: &Rng) -> Option<Self> {
+        let (shared, model) = (&self.shared, &to.shared.prototype);
+        if !shared.prototype.reconfigure(model, now) {
+            return Some(self.successor(to, now, rng));
+        }
+        shared.beyond.reconfigure(model, now);
+        let capacity = to.shared.capacity.load(Ordering::Relaxed);
+        shared.capacity.store(capacity, Ordering::Relaxed);
+        let idle_after = to.shared.idle_after.load(Ordering::Relaxed);
+        shared.idle_after.store(idle_after, Ordering::Relaxed);
+        // What was made of the old settings until here is in its shard before that is looked at,
+        // or not put in at all.
+        shared.version.fetch_add(1, Ordering::AcqRel);
+        self.for_each(|key, policy| {
+            if !shared.is_special(key) {
+                policy.reconfigure(model, now);
+            }
+        });
+        None
+    }
+
+    /// A registry with the settings of `to`, and successors of all entries.
+    fn successor(&self, to: &Self, now: Instant, rng: &Rng) -> Self {
+        let new = to.fresh();
+        self.for_each(|key, policy| {
+            let entry = new.get(key, || now);
+            if !entry.is_shared {
+                let successor = policy.successor(&entry.policy, now, rng);
+                let _ = new.remove(key);
+                new.shared.put(key, successor, now);
+            }
+        });
+        new
     }
 }
 
@@ -317,11 +372,12 @@ impl<P> Clone for Keyed<P> {
 
 impl<P> fmt::Debug for Keyed<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settings = &self.shared.settings;
+        let shared = &self.shared;
+        let idle_after = shared.idle_after.load(Ordering::Relaxed);
         f.debug_struct("Keyed")
-            .field("len", &self.shared.len.load(Ordering::Relaxed))
-            .field("capacity", &settings.capacity)
-            .field("idle_after", &settings.idle_after)
+            .field("len", &shared.len.load(Ordering::Relaxed))
+            .field("capacity", &shared.capacity.load(Ordering::Relaxed))
+            .field("idle_after", &Duration::from_nanos(idle_after))
             .finish_non_exhaustive()
     }
 }
@@ -342,7 +398,7 @@ impl<P: PerKey> Shared<P> {
     /// A key that wasn't there a moment ago.
     #[cold]
     fn insert(&self, key: Key, now: Instant) -> Entry<P> {
-        let is_full = || self.len.load(Ordering::Relaxed) >= self.settings.capacity;
+        let is_full = || self.len.load(Ordering::Relaxed) >= self.capacity();
         self.sweep(now);
         for _ in 1..STEPS_WHEN_FULL {
             if is_full() {
@@ -358,14 +414,25 @@ impl<P: PerKey> Shared<P> {
             };
         }
         // Foreign code runs and fresh policies are dropped while no lock is held.
-        let fresh = self.make(key);
+        let mut version = self.version.load(Ordering::Acquire);
+        let mut fresh = self.make(key);
         let mut table = self.shard(key).write();
+        loop {
+            let current = self.version.load(Ordering::Acquire);
+            if current == version {
+                break;
+            }
+            // The settings changed meanwhile.
+            drop(table);
+            (version, fresh) = (current, self.make(key));
+            table = self.shard(key).write();
+        }
         if let Some((policy, _)) = table.get(key) {
             let policy = policy.clone();
             drop(table);
             return Entry::own(policy);
         }
-        let has_room = |len| (len < self.settings.capacity).then_some(len + 1);
+        let has_room = |len| (len < self.capacity()).then_some(len + 1);
         let grown = (self.len).fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_room);
         if grown.is_err() {
             drop(table);
@@ -377,8 +444,34 @@ impl<P: PerKey> Shared<P> {
     }
 
     fn make(&self, key: Key) -> P {
-        let special = self.settings.make.as_ref().and_then(|make| make(key));
+        let special = self.make.as_ref().and_then(|make| make(key));
         special.as_ref().unwrap_or(&self.beyond).fresh()
+    }
+
+    /// Whether the key's settings aren't the prototype's.
+    fn is_special(&self, key: Key) -> bool {
+        let special = self.make.as_ref().and_then(|make| make(key));
+        special.is_some()
+    }
+
+    /// Puts in what was made for a key that isn't there.
+    fn put(&self, key: Key, policy: P, now: Instant) {
+        let now = self.nanoseconds(now);
+        self.len.fetch_add(1, Ordering::Relaxed);
+        self.shard(key).write().insert(key, policy, now);
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    fn settings(&self) -> Settings<P> {
+        Settings {
+            prototype: self.prototype.clone(),
+            make: self.make.clone(),
+            capacity: self.capacity(),
+            idle_after: Duration::from_nanos(self.idle_after.load(Ordering::Relaxed)),
+        }
     }
 
     fn overflow(&self, now: u64) -> Entry<P> {
@@ -392,7 +485,7 @@ impl<P: PerKey> Shared<P> {
                     Ordering::Relaxed,
                 )
                 .is_ok();
-        let keys = self.settings.capacity;
+        let keys = self.capacity();
         Entry {
             policy: self.beyond.clone(),
             is_shared: true,
@@ -407,7 +500,7 @@ impl<P: PerKey> Shared<P> {
         let Some(mut table) = self.shards[step & (self.shards.len() - 1)].try_write() else {
             return; // Somebody is busy there. The hand comes by again.
         };
-        let idle_after = nanoseconds(self.settings.idle_after);
+        let idle_after = self.idle_after.load(Ordering::Relaxed);
         let evicted = table.sweep(self.nanoseconds(now), now, idle_after);
         let count = evicted.iter().flatten().count();
         if count > 0 {
@@ -499,7 +592,19 @@ pub enum Change {
 
 pub(crate) mod sealed {
     #[allow(unreachable_pub)] // it is the seal
-    pub trait Sealed {}
+    pub trait Sealed: Clone {
+        /// Has the settings of `to` from now on, and keeps its state. `false`: that can't be, and
+        /// nothing is changed.
+        fn reconfigure(&self, to: &Self, now: std::time::Instant) -> bool;
+
+        /// One with the settings of `to`, and of this one's state what can be carried over; for
+        /// those that can't be [reconfigured](Self::reconfigure).
+        #[must_use]
+        fn successor(&self, to: &Self, now: std::time::Instant, rng: &crate::rng::Rng) -> Self {
+            let _ = (now, rng);
+            to.clone()
+        }
+    }
 }
 
 fn nanoseconds(length: Duration) -> u64 {

@@ -223,7 +223,11 @@ mod tests {
     #[derive(Clone, Debug)]
     struct Toy(Arc<u32>);
 
-    impl Sealed for Toy {}
+    impl Sealed for Toy {
+        fn reconfigure(&self, _: &Self, _: Instant) -> bool {
+            true
+        }
+    }
 
     impl PerKey for Toy {
         fn fresh(&self) -> Self {

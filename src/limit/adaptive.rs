@@ -1,5 +1,6 @@
 //! How many may run at once: fixed, or learned from the answers. Pure.
 
+use std::any::Any;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,36 @@ pub trait Limit: fmt::Debug + Send {
     /// A setting that makes no sense.
     fn check(&self) -> Result<(), ConfigError> {
         Ok(())
+    }
+
+    /// Other bounds for one of this crate's own that learn, which keep what they learned.
+    #[doc(hidden)]
+    fn rebind(&mut self, bounds: Bounds) {
+        let _ = bounds;
+    }
+}
+
+/// Which of this crate's own limits it is, and how it is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Model {
+    Aimd(Bounds),
+    Fixed(u32),
+    Gradient(Bounds),
+    /// The user's own.
+    Own,
+}
+
+impl Model {
+    pub(super) fn of(limit: &dyn Any) -> Self {
+        if let Some(it) = limit.downcast_ref::<Aimd>() {
+            Self::Aimd(it.bounds)
+        } else if let Some(it) = limit.downcast_ref::<Fixed>() {
+            Self::Fixed(it.0)
+        } else if let Some(it) = limit.downcast_ref::<Gradient>() {
+            Self::Gradient(it.bounds)
+        } else {
+            Self::Own
+        }
     }
 }
 
@@ -113,8 +144,9 @@ impl Limit for Fixed {
 }
 
 /// Where a learning limit begins, and between what it stays.
-#[derive(Clone, Copy, Debug)]
-struct Bounds {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(unreachable_pub)] // it shows in a hidden method, and can't be named
+pub struct Bounds {
     initial: u32,
     min: u32,
     max: u32,
@@ -233,6 +265,11 @@ impl Limit for Aimd {
 
     fn fresh(&self) -> Box<dyn Limit> {
         Box::new(Self::with(self.bounds))
+    }
+
+    fn rebind(&mut self, bounds: Bounds) {
+        self.limit = bounds.keep(self.limit);
+        self.bounds = bounds;
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -386,6 +423,11 @@ impl Limit for Gradient {
 
     fn fresh(&self) -> Box<dyn Limit> {
         Box::new(Self::with(self.bounds))
+    }
+
+    fn rebind(&mut self, bounds: Bounds) {
+        self.limit = bounds.keep(self.limit);
+        self.bounds = bounds;
     }
 
     fn check(&self) -> Result<(), ConfigError> {

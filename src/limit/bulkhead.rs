@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::Change;
-use super::adaptive::{Fixed, Limit, Sample};
+use super::adaptive::{Fixed, Limit, Model, Sample};
 use super::room::{Line, Machine, Next, Order, Room};
 use super::turn::Turn;
 use crate::clock::Clock;
@@ -46,39 +48,50 @@ pub struct Bulkhead {
 struct Shared {
     word: Arc<Word>,
     room: Room<Places>,
-    learns: bool,
-    until_body_ends: bool,
+    /// Settings: std's under loom too, for its models don't look at them.
+    learns: AtomicBool,
+    until_body_ends: AtomicBool,
     /// Behind a lock of its own, since it may be the user's code.
     limit: Mutex<Learned>,
-    line: Line,
 }
 
 struct Learned {
     limit: Box<dyn Limit>,
+    model: Model,
     /// What it said last.
     said: u32,
+    line: Line,
+}
+
+/// All but the state.
+struct Settings {
+    limit: Box<dyn Limit>,
+    model: Model,
+    line: Line,
+    until_body_ends: bool,
 }
 
 impl Bulkhead {
     /// At most so many at once, and as many in line.
     #[must_use]
     pub fn new(max_concurrent: u32) -> Self {
-        Self::first(Box::new(Fixed::new(max_concurrent)), false)
+        Self::adaptive(Fixed::new(max_concurrent))
     }
 
     /// As many at once as `limit` finds good, and at first as many in line.
     #[must_use]
     pub fn adaptive(limit: impl Limit + 'static) -> Self {
-        Self::first(Box::new(limit), true)
-    }
-
-    fn first(limit: Box<dyn Limit>, learns: bool) -> Self {
         let line = Line {
             capacity: usize::try_from(limit.limit()).unwrap_or(usize::MAX),
             order: Order::FirstIn,
             max_wait: None,
         };
-        Self::with(limit, learns, line, false)
+        Self::with(Settings {
+            model: Model::of(&limit),
+            limit: Box::new(limit),
+            line,
+            until_body_ends: false,
+        })
     }
 
     /// How many may wait; the next one is refused. Zero: nobody waits. Default: as many as the
@@ -102,18 +115,18 @@ impl Bulkhead {
     }
 
     fn change(self, change: impl FnOnce(&mut Line)) -> Self {
-        let mut line = self.shared.line;
-        change(&mut line);
-        let Shared {
-            learns,
-            until_body_ends,
-            ..
-        } = *self.shared;
-        let limit = lock(&self.shared.limit).limit.fresh();
-        Self::with(limit, learns, line, until_body_ends)
+        let mut settings = self.shared.settings();
+        change(&mut settings.line);
+        Self::with(settings)
     }
 
-    fn with(limit: Box<dyn Limit>, learns: bool, line: Line, until_body_ends: bool) -> Self {
+    fn with(settings: Settings) -> Self {
+        let Settings {
+            limit,
+            model,
+            line,
+            until_body_ends,
+        } = settings;
         let said = said(&*limit);
         let word = Arc::new(Word {
             state: AtomicU64::new(said.into()),
@@ -124,10 +137,14 @@ impl Bulkhead {
             shared: Arc::new(Shared {
                 word,
                 room: Room::new(places, line),
-                learns,
-                until_body_ends,
-                limit: Mutex::new(Learned { limit, said }),
-                line,
+                learns: AtomicBool::new(learns(model)),
+                until_body_ends: AtomicBool::new(until_body_ends),
+                limit: Mutex::new(Learned {
+                    limit,
+                    model,
+                    said,
+                    line,
+                }),
             }),
         }
     }
@@ -138,12 +155,14 @@ impl Bulkhead {
     /// attempt ends.
     #[must_use]
     pub fn until_body_ends(self) -> Self {
-        let limit = lock(&self.shared.limit).limit.fresh();
-        Self::with(limit, self.shared.learns, self.shared.line, true)
+        Self::with(Settings {
+            until_body_ends: true,
+            ..self.shared.settings()
+        })
     }
 
     pub(crate) fn holds_bodies(&self) -> bool {
-        self.shared.until_body_ends
+        self.shared.until_body_ends.load(Ordering::Relaxed)
     }
 
     /// Checks the settings.
@@ -153,8 +172,9 @@ impl Bulkhead {
     /// A limit of zero, bounds of a learned limit that make no sense, or a longest wait of zero
     /// where there is a line.
     pub fn check(&self) -> Result<(), ConfigError> {
-        lock(&self.shared.limit).limit.check()?;
-        let line = self.shared.line;
+        let learned = lock(&self.shared.limit);
+        learned.limit.check()?;
+        let line = learned.line;
         if line.capacity > 0 && line.max_wait.is_some_and(|wait| wait.is_zero()) {
             let problem = "must not be zero; a queue of zero fails at once";
             return Err(ConfigError::new("bulkhead.max_wait", problem));
@@ -201,6 +221,45 @@ impl Bulkhead {
 }
 
 impl Shared {
+    fn settings(&self) -> Settings {
+        let learned = lock(&self.limit);
+        Settings {
+            limit: learned.limit.fresh(),
+            model: learned.model,
+            line: learned.line,
+            until_body_ends: self.until_body_ends.load(Ordering::Relaxed),
+        }
+    }
+
+    fn reconfigure(&self, mut settings: Settings, now: Instant) {
+        let mut learned = lock(&self.limit);
+        let somebody_waits = match (learned.model, settings.model) {
+            // One that learned goes on from there, and one that was set by hand stays.
+            (old, new) if old == new && new != Model::Own => false,
+            (old, new) => {
+                match (old, new) {
+                    (Model::Aimd(_), Model::Aimd(bounds))
+                    | (Model::Gradient(_), Model::Gradient(bounds)) => {
+                        learned.limit.rebind(bounds);
+                    }
+                    // The old one may be the user's code, and is dropped without the lock.
+                    _ => mem::swap(&mut learned.limit, &mut settings.limit),
+                }
+                learned.said = said(&*learned.limit);
+                self.word.set_limit(learned.said)
+            }
+        };
+        learned.model = settings.model;
+        learned.line = settings.line;
+        self.learns.store(learns(settings.model), Ordering::Relaxed);
+        let until_body_ends = settings.until_body_ends;
+        self.until_body_ends
+            .store(until_body_ends, Ordering::Relaxed);
+        drop(learned);
+        self.told(somebody_waits);
+        self.room.set_line(settings.line, now);
+    }
+
     fn release(&self) {
         self.told(self.word.leave());
     }
@@ -216,7 +275,7 @@ impl Shared {
     /// How an attempt went, once its place is free again.
     fn learn(&self, sample: &Sample) -> Option<Change> {
         self.word.held_for(sample.latency);
-        if !self.learns {
+        if !self.learns.load(Ordering::Relaxed) {
             return None;
         }
         let mut learned = lock(&self.limit);
@@ -235,7 +294,14 @@ impl Shared {
     }
 }
 
-impl Sealed for Bulkhead {}
+impl Sealed for Bulkhead {
+    /// Those that run and wait keep their places. A limit that learned goes on from where it is,
+    /// within its new bounds; one of another kind begins anew.
+    fn reconfigure(&self, to: &Self, now: Instant) -> bool {
+        self.shared.reconfigure(to.shared.settings(), now);
+        true
+    }
+}
 
 impl PerKey for Bulkhead {
     /// Whether this is the only handle, nobody is in it, nobody waits, and its limit wasn't set by
@@ -531,6 +597,10 @@ const fn in_flight_of(state: u64) -> u32 {
 #[allow(clippy::cast_possible_truncation)] // the lower half
 const fn limit_of(state: u64) -> u32 {
     state as u32
+}
+
+fn learns(model: Model) -> bool {
+    !matches!(model, Model::Fixed(_))
 }
 
 fn said(limit: &dyn Limit) -> u32 {

@@ -18,7 +18,7 @@ use crate::event;
 use crate::gate::{Answer, Ask, Gate, Outcome};
 use crate::keyed::{PerKey, sealed::Sealed};
 use crate::rng::{Draws, Rng, scale};
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering, lock_plain};
 use crate::verdict::Kind;
 
 /// Bounds how many attempts begin per second. Clones share one bound.
@@ -53,7 +53,8 @@ pub struct RateLimit {
 }
 
 struct Shared {
-    settings: Settings,
+    /// std's under loom too: its models don't look at settings.
+    settings: std::sync::Mutex<Settings>,
     gauge: Arc<Gauge>,
     room: Room<Meter>,
 }
@@ -117,7 +118,7 @@ impl RateLimit {
     }
 
     fn change(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.shared.settings;
+        let mut settings = self.shared.settings();
         change(&mut settings);
         Self::with(settings)
     }
@@ -140,7 +141,7 @@ impl RateLimit {
         };
         Self {
             shared: Arc::new(Shared {
-                settings,
+                settings: std::sync::Mutex::new(settings),
                 gauge,
                 room: Room::new(meter, settings.line),
             }),
@@ -153,7 +154,7 @@ impl RateLimit {
     ///
     /// A count, a length or a burst of zero.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let settings = self.shared.settings;
+        let settings = self.shared.settings();
         check(settings.count, settings.per, settings.burst)
     }
 
@@ -217,7 +218,7 @@ impl RateLimit {
         now: Instant,
         draw: impl FnOnce() -> u64,
     ) -> Option<Change> {
-        let length = length.min(self.shared.settings.max_pause);
+        let length = length.min(self.shared.settings().max_pause);
         let pause = |meter: &mut Meter| meter.pause(length, draw, now);
         let is_news = self.shared.room.replan_if(now, pause, |is_news| *is_news);
         is_news.then_some(Change::Paused { length })
@@ -231,7 +232,7 @@ impl RateLimit {
     /// what is left. If nothing is left it is a pause, and told as one.
     #[allow(clippy::must_use_candidate)] // the change is told, not asked for
     pub fn observe(&self, remaining: u64, reset: Duration, now: Instant) -> Option<Change> {
-        let longest = self.shared.settings.max_pause;
+        let longest = self.shared.settings().max_pause;
         let is_pause = self
             .shared
             .room
@@ -256,12 +257,33 @@ impl RateLimit {
     }
 }
 
-impl Sealed for RateLimit {}
+impl Shared {
+    fn settings(&self) -> Settings {
+        *lock_plain(&self.settings)
+    }
+}
+
+impl Sealed for RateLimit {
+    /// As [`set_quota`](RateLimit::set_quota), where the quota is another one: what was used counts
+    /// as used, and a pause goes on. One that was set by hand stays if it isn't.
+    fn reconfigure(&self, to: &Self, now: Instant) -> bool {
+        let new = to.shared.settings();
+        let old = std::mem::replace(&mut *lock_plain(&self.shared.settings), new);
+        let quota = |it: &Settings| (it.count, it.per, it.burst);
+        let room = &self.shared.room;
+        if quota(&new) != quota(&old) {
+            let quota = Gcra::new(new.count, new.per, new.burst);
+            room.replan(now, |meter| meter.set_quota(quota, now));
+        }
+        room.set_line(new.line, now);
+        true
+    }
+}
 
 impl PerKey for RateLimit {
     /// Whether this is the only handle, nobody waits, and a fresh one would let go as many.
     fn is_idle(&self, now: Instant) -> bool {
-        let Shared { settings, room, .. } = &*self.shared;
+        let (settings, room) = (self.shared.settings(), &self.shared.room);
         let quota = Gcra::new(settings.count, settings.per, settings.burst);
         Arc::strong_count(&self.shared) == 1
             && room.waiting() == 0
@@ -270,7 +292,7 @@ impl PerKey for RateLimit {
 
     /// One with the same settings and a full burst.
     fn fresh(&self) -> Self {
-        Self::with(self.shared.settings)
+        Self::with(self.shared.settings())
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -341,7 +363,7 @@ impl Gate for RateLimit {
 
 impl fmt::Debug for RateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settings = &self.shared.settings;
+        let settings = self.shared.settings();
         f.debug_struct("RateLimit")
             .field("count", &settings.count)
             .field("per", &settings.per)

@@ -60,6 +60,8 @@ pub(crate) enum Next {
 
 /// Who goes next when several wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Order {
     /// First come, first served. A newcomer that finds the line full is refused. The default.
@@ -268,6 +270,19 @@ impl<M: Machine> Room<M> {
         wake(next);
         roused.into_iter().for_each(Waker::wake);
         result
+    }
+
+    /// The line behaves otherwise from now on. Those that wait keep their places and their patience;
+    /// a line that is longer than it may be takes nobody new until it is shorter.
+    pub(crate) fn set_line(&self, line: Line, now: Instant) {
+        let mut inside = lock(&self.inside);
+        let now = inside.see(now);
+        inside.line = line;
+        let roused = mem::take(&mut inside.roused);
+        let next = inside.next_to_wake(Some(now));
+        drop(inside);
+        wake(next);
+        roused.into_iter().for_each(Waker::wake);
     }
 
     pub(crate) fn waiting(&self) -> usize {

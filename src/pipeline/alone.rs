@@ -49,7 +49,7 @@ macro_rules! alone {
                     key: None,
                     priority: Priority::Normal,
                 };
-                Call::new(Pipeline::from(self.clone()).policies, closure)
+                Call::new(Pipeline::from(self.clone()).source.load(), closure)
             }
         }
 

@@ -10,17 +10,18 @@ use crate::gate::{Answer, Ask, Gate, Outcome, Pass};
 use crate::keyed::{self, Key, Keyed, PerKey};
 use crate::limit::{Bulkhead, RateLimit};
 use crate::report::WaitReason;
+use crate::rng::Rng;
 use crate::throttle::Throttle;
 use crate::window::Window;
 
 /// The policies in front of every attempt.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gates {
-    pub(super) throttle: Option<Scope<Throttle>>,
-    pub(super) bulkhead: Option<Scope<Bulkhead>>,
-    pub(super) window: Option<Scope<Window>>,
-    pub(super) rate_limit: Option<Scope<RateLimit>>,
-    pub(super) breaker: Option<Scope<Breaker>>,
+    pub(crate) throttle: Option<Scope<Throttle>>,
+    pub(crate) bulkhead: Option<Scope<Bulkhead>>,
+    pub(crate) window: Option<Scope<Window>>,
+    pub(crate) rate_limit: Option<Scope<RateLimit>>,
+    pub(crate) breaker: Option<Scope<Breaker>>,
 }
 
 /// Whether one policy is for all calls of a pipeline, or each service has its own.
@@ -72,7 +73,38 @@ impl<P: PerKey> Scope<P> {
     }
 }
 
+impl<P: PerKey> Scope<P> {
+    /// What takes the place of `old` where the settings are this one's from now on: that one, with
+    /// its state, or one that begins anew.
+    pub(crate) fn after(&self, old: Option<&Self>, now: Instant, rng: &Rng) -> Self {
+        match (old, self) {
+            (Some(Self::One(old)), Self::One(new)) => Self::One(if old.reconfigure(new, now) {
+                old.clone()
+            } else {
+                old.successor(new, now, rng)
+            }),
+            (Some(Self::PerKey(old)), Self::PerKey(new)) => {
+                let successor = old.reconfigure(new, now, rng);
+                Self::PerKey(successor.unwrap_or_else(|| old.clone()))
+            }
+            (_, Self::One(new)) => Self::One(new.fresh()),
+            (_, Self::PerKey(new)) => Self::PerKey(new.fresh()),
+        }
+    }
+}
+
 impl Gates {
+    /// These settings with the state of `old`, as far as there is any.
+    pub(super) fn after(&self, old: &Self, now: Instant, rng: &Rng) -> Self {
+        Self {
+            throttle: after(self.throttle.as_ref(), old.throttle.as_ref(), now, rng),
+            bulkhead: after(self.bulkhead.as_ref(), old.bulkhead.as_ref(), now, rng),
+            window: after(self.window.as_ref(), old.window.as_ref(), now, rng),
+            rate_limit: after(self.rate_limit.as_ref(), old.rate_limit.as_ref(), now, rng),
+            breaker: after(self.breaker.as_ref(), old.breaker.as_ref(), now, rng),
+        }
+    }
+
     /// Whether there is nothing to ask.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
@@ -133,6 +165,15 @@ fn pass<P: Gate + PerKey>(
     let (policy, change) = scope?.of(key, now);
     *overflow = overflow.or(change);
     policy.map(Pass::new)
+}
+
+fn after<P: PerKey>(
+    new: Option<&Scope<P>>,
+    old: Option<&Scope<P>>,
+    now: Instant,
+    rng: &Rng,
+) -> Option<Scope<P>> {
+    new.map(|new| new.after(old, now, rng))
 }
 
 fn check<P: PerKey>(scope: Option<&Scope<P>>) -> Result<(), ConfigError> {

@@ -31,6 +31,7 @@
 mod alone;
 mod call;
 mod gates;
+mod live;
 mod operation;
 mod protocol;
 mod state;
@@ -56,15 +57,18 @@ use crate::verdict::{Classify, EveryError};
 use crate::window::Window;
 
 use gates::Gates;
+pub(crate) use live::Source;
 
 pub use call::Call;
 pub use gates::{Kept, Scope};
+pub use live::Held;
 pub use operation::{Closure, Operation};
 pub use protocol::Protocol;
 
 /// Policies in their right order, and what outcomes mean.
 ///
-/// Clones are cheap and share all state: budget, windows, limits, breakers. Settings that make no
+/// Clones are cheap and share all state: budget, windows, limits, breakers. What a pipeline does can
+/// be changed under way if it was made [`reloadable`](Self::reloadable). Settings that make no
 /// sense don't panic and don't pass silently: [`check`](Self::check) names the first one, and every
 /// call under such a pipeline fails with [`Cause::Config`](crate::Cause::Config) before anything is
 /// sent.
@@ -89,7 +93,7 @@ pub use protocol::Protocol;
 #[derive(Clone)]
 #[must_use = "a pipeline does nothing until a call runs in it"]
 pub struct Pipeline<C = EveryError> {
-    pub(crate) policies: Arc<Policies>,
+    pub(crate) source: Source,
     pub(crate) classify: C,
 }
 
@@ -103,6 +107,8 @@ pub struct Policies {
     pub(crate) timeout: Option<Duration>,
     pub(crate) min_time_left: Duration,
     pub(crate) idempotent: bool,
+    /// A configuration's word on it, which goes before the code's.
+    pub(crate) configured_idempotent: Option<bool>,
     pub(crate) gates: Gates,
     pub(crate) chaos: Option<Scope<Chaos>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
@@ -110,7 +116,7 @@ pub struct Policies {
 }
 
 /// The future of [`Pipeline::run`].
-pub type Run<'a, C, F> = Call<&'a Policies, Closure<&'a C, F>>;
+pub type Run<'a, C, F> = Call<Held<'a>, Closure<&'a C, F>>;
 
 impl Pipeline {
     /// No policies: each call is made once and may take as long as it likes.
@@ -190,7 +196,10 @@ impl<C> Pipeline<C> {
     /// by their method; this is for everything else. Default: true, and false for
     /// [`Pipeline::http`].
     pub fn idempotent(self, idempotent: bool) -> Self {
-        self.change(|it| it.idempotent = idempotent)
+        self.change(|it| {
+            it.idempotent = idempotent;
+            it.configured_idempotent = None;
+        })
     }
 
     /// Sheds calls in proportion to what the service refuses; see [`throttle`](crate::throttle).
@@ -244,8 +253,10 @@ impl<C> Pipeline<C> {
     /// [`EveryError`] among them, **doesn't read the method**: then
     /// [`idempotent`](Self::idempotent) alone decides whether a POST goes again.
     pub fn classify<D>(self, classify: D) -> Pipeline<D> {
-        let policies = self.policies;
-        Pipeline { policies, classify }
+        Pipeline {
+            source: Source::Fixed(self.source.load()),
+            classify,
+        }
     }
 
     /// Where time comes from. Default: tokio.
@@ -269,13 +280,13 @@ impl<C> Pipeline<C> {
     ///
     /// The first setting that makes no sense.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.policies.invalid.map_or(Ok(()), Err)
+        self.source.hold().invalid.map_or(Ok(()), Err)
     }
 
     /// The budget of the retry policy, if there is one for all calls.
     #[must_use]
-    pub fn budget(&self) -> Option<&Budget> {
-        self.policies.budget()
+    pub fn budget(&self) -> Option<Budget> {
+        self.source.hold().budget().cloned()
     }
 
     /// Runs `operation` until it succeeds or a policy ends the call.
@@ -317,7 +328,7 @@ impl<C> Pipeline<C> {
             key: None,
             priority: Priority::Normal,
         };
-        Call::new(&*self.policies, closure)
+        Call::new(self.source.hold(), closure)
     }
 
     /// The time limits of another pipeline.
@@ -342,22 +353,30 @@ impl<C> Pipeline<C> {
             timeout: None,
             min_time_left: Duration::ZERO,
             idempotent,
+            configured_idempotent: None,
             gates: Gates::default(),
             chaos: None,
             observer: None,
             invalid: None,
         };
         Self {
-            policies: Arc::new(policies),
+            source: Source::Fixed(Arc::new(policies)),
             classify,
         }
     }
 
-    fn change(mut self, change: impl FnOnce(&mut Policies)) -> Self {
-        let policies = Arc::make_mut(&mut self.policies);
-        change(policies);
-        policies.invalid = policies.check().err();
-        self
+    pub(crate) fn change(self, change: impl FnOnce(&mut Policies)) -> Self {
+        let mut policies = match self.source {
+            Source::Fixed(policies) => policies,
+            Source::Live(live) => live.load(),
+        };
+        let it = Arc::make_mut(&mut policies);
+        change(it);
+        it.invalid = it.check().err();
+        Self {
+            source: Source::Fixed(policies),
+            classify: self.classify,
+        }
     }
 }
 
@@ -371,13 +390,18 @@ impl Default for Pipeline {
 impl<C: fmt::Debug> fmt::Debug for Pipeline<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pipeline")
-            .field("policies", &self.policies)
+            .field("policies", &*self.source.hold())
             .field("classify", &self.classify)
             .finish()
     }
 }
 
 impl Policies {
+    /// Whether calls may be repeated that don't tell by themselves.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.configured_idempotent.unwrap_or(self.idempotent)
+    }
+
     pub(crate) fn budget(&self) -> Option<&Budget> {
         match self.retry.as_ref()?.budgets()? {
             Scope::One(budget) => Some(budget),

@@ -570,7 +570,9 @@ impl State {
                 hint,
                 deadline: self.deadline,
                 least_time: policies.min_time_left.max(least.unwrap_or_default()),
-                idempotent: operation.is_idempotent().unwrap_or(policies.idempotent),
+                idempotent: operation
+                    .is_idempotent()
+                    .unwrap_or(policies.is_idempotent()),
                 replayable: operation.is_replayable(),
                 closed,
             };

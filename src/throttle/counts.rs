@@ -108,8 +108,7 @@ impl Counts {
             buckets: [Bucket::default(); BUCKETS],
             newest: 0,
             begun: None,
-            // Zero is refused by `check`, and must not divide by zero without it.
-            width: (window / TENTHS).max(Duration::from_nanos(1)),
+            width: width(window),
             requests: 0,
             accepts: 0,
         }
@@ -133,6 +132,13 @@ impl Counts {
         let over = passed.as_nanos() % self.width.as_nanos();
         let over = Duration::from_nanos(u64::try_from(over).unwrap_or(u64::MAX));
         self.begun = Some(now.checked_sub(over).unwrap_or(now));
+    }
+
+    /// Another length from now on. What is counted keeps its tenth, counted back from now.
+    pub(super) fn set_window(&mut self, window: Duration, now: Instant) {
+        self.advance(now);
+        self.width = width(window);
+        self.begun = self.begun.max(Some(now));
     }
 
     /// Counts one call at the moment of the last [`advance`](Self::advance).
@@ -167,6 +173,11 @@ impl Counts {
     pub(super) const fn accepts(&self) -> u64 {
         self.accepts
     }
+}
+
+/// Of a tenth. Zero is refused by `check`, and must not divide by zero without it.
+fn width(window: Duration) -> Duration {
+    (window / TENTHS).max(Duration::from_nanos(1))
 }
 
 const BUCKETS: usize = 10;

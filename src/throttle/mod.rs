@@ -123,12 +123,12 @@ pub struct Throttle {
 }
 
 struct Shared {
-    rule: Rule,
-    window: Duration,
     state: Mutex<State>,
 }
 
 struct State {
+    rule: Rule,
+    window: Duration,
     counts: Counts,
     /// `Change::Began` was told, and `Change::Ended` not yet.
     is_shedding: bool,
@@ -177,7 +177,7 @@ impl Throttle {
     /// A multiplier below 1, which would shed calls to a healthy service; a window of zero; or a
     /// floor above 1.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let Shared { rule, window, .. } = &*self.shared;
+        let (rule, window) = self.settings();
         if rule.multiplier < counts::WHOLE {
             return Err(ConfigError::new(
                 "throttle.multiplier",
@@ -216,11 +216,12 @@ impl Throttle {
         let mut state = lock(&self.shared.state);
         state.counts.advance(now);
         let (requests, accepts) = (state.counts.requests(), state.counts.accepts());
+        let rule = state.rule;
         drop(state);
         Snapshot {
             requests,
             accepts,
-            shed: Shed::of(&self.shared.rule, requests, accepts),
+            shed: Shed::of(&rule, requests, accepts),
         }
     }
 
@@ -232,7 +233,7 @@ impl Throttle {
     ) -> Result<(), Rejected> {
         let mut state = lock(&self.shared.state);
         state.counts.advance(now);
-        let odds = state.counts.odds(&self.shared.rule, priority);
+        let odds = state.counts.odds(&state.rule, priority);
         drop(state);
         if odds.are_none() || !odds.strike(draw()) {
             return Ok(());
@@ -248,11 +249,10 @@ impl Throttle {
             Kind::RequestFault | Kind::Success | Kind::TargetFault => true,
             Kind::Overloaded | Kind::RateLimited | Kind::Transient => false,
         };
-        let rule = &self.shared.rule;
         let mut state = lock(&self.shared.state);
         state.counts.advance(now);
         state.counts.add(accepted);
-        let odds = state.counts.odds(rule, Priority::Normal);
+        let odds = state.counts.odds(&state.rule, Priority::Normal);
         let tells = if state.is_shedding {
             odds.are_none()
         } else {
@@ -274,22 +274,27 @@ impl Throttle {
 
     fn of(rule: Rule, window: Duration) -> Self {
         let state = State {
+            rule,
+            window,
             counts: Counts::new(window),
             is_shedding: false,
         };
         Self {
             shared: Arc::new(Shared {
-                rule,
-                window,
                 state: Mutex::new(state),
             }),
         }
     }
 
     fn change(self, change: impl FnOnce(&mut Rule, &mut Duration)) -> Self {
-        let (mut rule, mut window) = (self.shared.rule, self.shared.window);
+        let (mut rule, mut window) = self.settings();
         change(&mut rule, &mut window);
         Self::of(rule, window)
+    }
+
+    fn settings(&self) -> (Rule, Duration) {
+        let state = lock(&self.shared.state);
+        (state.rule, state.window)
     }
 }
 
@@ -301,14 +306,27 @@ impl Default for Throttle {
 
 impl fmt::Debug for Throttle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rule, window) = self.settings();
         f.debug_struct("Throttle")
-            .field("rule", &self.shared.rule)
-            .field("window", &self.shared.window)
+            .field("rule", &rule)
+            .field("window", &window)
             .finish_non_exhaustive()
     }
 }
 
-impl Sealed for Throttle {}
+impl Sealed for Throttle {
+    /// What was counted goes on counting. In a window of another length its tenths are of another
+    /// length.
+    fn reconfigure(&self, to: &Self, now: Instant) -> bool {
+        let (rule, window) = to.settings();
+        let mut state = lock(&self.shared.state);
+        if window != state.window {
+            state.counts.set_window(window, now);
+        }
+        (state.rule, state.window) = (rule, window);
+        true
+    }
+}
 
 impl PerKey for Throttle {
     fn fresh(&self) -> Self {

@@ -92,7 +92,7 @@ use crate::keyed::{PerKey, sealed::Sealed};
 use crate::limit::Order;
 use crate::limit::room::{Line, Machine, Next, Room};
 use crate::rng::{Draws, Rng};
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering, lock_plain};
 use crate::verdict::{Hint, Kind, Verdict};
 
 use controller::{Controller, Step, late_after};
@@ -106,7 +106,8 @@ pub struct Window {
 }
 
 struct Shared {
-    settings: Settings,
+    /// std's under loom too: its models don't look at settings.
+    settings: std::sync::Mutex<Settings>,
     /// The epoch, and in the lowest bit whether it is limited. All that an ask reads while open.
     word: AtomicU64,
     /// Good answers while open. All that an answer touches while open.
@@ -250,13 +251,13 @@ impl Window {
                 stride: AtomicU64::new(1),
                 arrived: AtomicU64::new(0),
                 room: Room::new(limiter, settings.line()),
-                settings,
+                settings: std::sync::Mutex::new(settings),
             }),
         }
     }
 
     fn change(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.shared.settings;
+        let mut settings = self.shared.settings();
         change(&mut settings);
         Self::with(settings)
     }
@@ -302,17 +303,24 @@ impl Default for Window {
 impl fmt::Debug for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Window")
-            .field("settings", &self.shared.settings)
+            .field("settings", &self.shared.settings())
             .field("snapshot", &self.snapshot())
             .finish()
     }
 }
 
-impl Sealed for Window {}
+impl Sealed for Window {
+    fn reconfigure(&self, to: &Self, now: Instant) -> bool {
+        let new = to.shared.settings();
+        *lock_plain(&self.shared.settings) = new;
+        self.shared.room.set_line(new.line(), now);
+        true
+    }
+}
 
 impl PerKey for Window {
     fn fresh(&self) -> Self {
-        Self::with(self.shared.settings)
+        Self::with(self.shared.settings())
     }
 
     fn is_idle(&self, _: Instant) -> bool {
@@ -477,6 +485,10 @@ impl Gate for Window {
 }
 
 impl Shared {
+    fn settings(&self) -> Settings {
+        *lock_plain(&self.settings)
+    }
+
     /// Counts a success while open, if it was in time.
     #[inline]
     fn count(
@@ -591,7 +603,7 @@ impl Shared {
         let latency = outcome.latency.filter(|_| is_success);
         let timeout = outcome.timeout.filter(|_| outcome.timed_out);
         let took = outcome.latency.or(timeout);
-        let longest = self.settings.longest_quiet;
+        let longest = self.settings().longest_quiet;
         let answer = controller::Answer {
             failed,
             late,
