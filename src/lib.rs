@@ -107,6 +107,8 @@ pub mod chaos;
 #[cfg(any(feature = "hyper-util", feature = "reqwest"))]
 pub mod client;
 pub mod clock;
+#[cfg(feature = "serde")]
+pub mod config;
 pub mod deadline;
 pub mod error;
 pub mod event;
