@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use evenkeel::config::Config;
 use evenkeel::sim::{Job, Policy, Report, Scenario, Second, play, scenarios};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -104,7 +105,13 @@ impl Asked {
 
 /// A policy of the user's own, from a configuration file.
 fn from_file(path: &Path) -> Outcome<Policy> {
-    Err(path.display().to_string().into())
+    let text = std::fs::read_to_string(path)?;
+    let config: Config = toml::from_str(&text).map_err(|it| format!("{}: {it}", path.display()))?;
+    let _ = config.pipeline()?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    Ok(Policy::of(name.into_owned(), move || {
+        config.pipeline().expect("checked above")
+    }))
 }
 
 const HELP: &str = "\

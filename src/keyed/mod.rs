@@ -594,8 +594,11 @@ pub(crate) mod sealed {
     #[allow(unreachable_pub)] // it is the seal
     pub trait Sealed: Clone {
         /// Has the settings of `to` from now on, and keeps its state. `false`: that can't be, and
-        /// nothing is changed.
-        fn reconfigure(&self, to: &Self, now: std::time::Instant) -> bool;
+        /// nothing is changed, as by default.
+        fn reconfigure(&self, to: &Self, now: std::time::Instant) -> bool {
+            let _ = (to, now);
+            false
+        }
 
         /// One with the settings of `to`, and of this one's state what can be carried over; for
         /// those that can't be [reconfigured](Self::reconfigure).

@@ -88,7 +88,7 @@ impl Live {
 }
 
 impl Policies {
-    /// The settings of `to` with the state of this one, and its clock, chance and observer.
+    /// The settings of `to` with the state of this one, and what only code can say of it.
     fn reconfigured(&self, to: &Self) -> Self {
         let (now, rng) = (self.clock.now(), &self.rng);
         let retry = |retry: &Retry| retry.after(self.retry.as_ref(), now, rng);
@@ -102,6 +102,7 @@ impl Policies {
             idempotent: self.idempotent,
             configured_idempotent: to.configured_idempotent,
             gates: to.gates.after(&self.gates, now, rng),
+            chaos: self.chaos.clone(),
             observer: self.observer.clone(),
             invalid: None,
         }
@@ -137,7 +138,7 @@ impl<C> Pipeline<C> {
     /// layers made of them.
     ///
     /// Which policies there are and what they are set to comes from `to`. Classifier, clock, chance,
-    /// observer, and whether calls are [`idempotent`](Self::idempotent), stay. A call goes to its
+    /// observer, [chaos](Self::chaos), and whether calls are [`idempotent`](Self::idempotent), stay. A call goes to its
     /// end by the deadline, timeout, retries and choice of policies it began with; policies that it
     /// shares with others change under it.
     ///

@@ -334,14 +334,15 @@ impl<C> Pipeline<C> {
     /// The time limits of another pipeline.
     #[cfg(feature = "sim")]
     pub(crate) fn with_limits_of<D>(self, other: &Pipeline<D>) -> Self {
-        let (deadline, timeout) = (other.policies.deadline, other.policies.timeout);
+        let other = other.source.load();
+        let (deadline, timeout) = (other.deadline, other.timeout);
         self.change(|it| (it.deadline, it.timeout) = (deadline, timeout))
     }
 
     /// The window of this service, if there is one already.
     #[cfg(feature = "sim")]
     pub(crate) fn window_of(&self, key: Key) -> Option<Window> {
-        self.policies.gates.peek_window(key)
+        self.source.hold().gates.peek_window(key)
     }
 
     fn with(classify: C, idempotent: bool) -> Self {
