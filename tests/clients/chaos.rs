@@ -11,7 +11,7 @@ use futures_util::stream;
 use http::StatusCode;
 
 use crate::outcome::Failed;
-use crate::support::{Clients, Door, VERSIONS, every_way, ms, ok, pipeline};
+use crate::support::{Clients, VERSIONS, every_way, ms, ok, pipeline};
 
 const BUSY: Fault = Fault::status(StatusCode::SERVICE_UNAVAILABLE);
 
@@ -46,9 +46,7 @@ async fn a_fault_that_may_have_been_processed_ends_a_post_and_a_refused_connecti
             let scene = way.against([ok(), ok()]).await;
             let scene = scene.with(|pipeline| pipeline.chaos(Chaos::new().next(1, fault)));
             let outcome = scene.post().await;
-            if way.door != Door::ReqwestMiddleware {
-                assert_eq!(outcome.answer.unwrap_err(), Failed::Injected(fault));
-            }
+            assert_eq!(outcome.answer.unwrap_err(), Failed::Injected(fault));
             assert_eq!(scene.requests(), requests, "{fault:?}");
         }
         let scene = way.against([ok()]).await;
