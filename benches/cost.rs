@@ -16,8 +16,8 @@ use evenkeel::budget::Ratio;
 use evenkeel::http::retry_after;
 use evenkeel::verdict::{Kind, Verdict};
 use evenkeel::{
-    Breaker, Budget, Bulkhead, Key, Keyed, Pipeline, Priority, RateLimit, Retry, Rng, Throttle,
-    Window,
+    Breaker, Budget, Bulkhead, Endpoints, Key, Keyed, Pipeline, Priority, RateLimit, Retry, Rng,
+    Throttle, Window,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tower::{Layer, Service, service_fn};
@@ -94,6 +94,8 @@ fn cases() -> Vec<Case> {
     ]);
     let mut delays = Backoff::exponential(Duration::from_millis(100)).delays();
     let with_window: &'static Pipeline = leak(Pipeline::new().window(Window::new()));
+    let with_endpoints: &'static Pipeline =
+        leak(Pipeline::new().endpoints(Endpoints::numbered(10)));
     let bare_pipeline: &'static Pipeline = leak(Pipeline::new());
     let all: &'static Pipeline = leak(
         Pipeline::new()
@@ -154,6 +156,9 @@ fn cases() -> Vec<Case> {
         case("window in a pipeline, ready plain future", || {
             let _ = black_box(now(with_window.run(|_| ready(Ok::<_, ()>(black_box(7))))));
         }),
+        case("endpoints in a pipeline, ready plain future", || {
+            let _ = black_box(now(with_endpoints.run(|_| ready(Ok::<_, ()>(black_box(7))))));
+        }),
         case(
             "deadline, retry with budget, breaker, timeout; ready plain future",
             || {
@@ -187,6 +192,7 @@ fn gates() -> Vec<Case> {
     let bulkhead = Bulkhead::new(10);
     let rate = RateLimit::new(u32::MAX, Duration::from_secs(1));
     let throttle = Throttle::new();
+    let endpoints = Endpoints::numbered(10);
     vec![
         case("floor: a pair of shared counters", || {
             black_box(pair[0].fetch_add(1, Ordering::Relaxed));
@@ -226,6 +232,11 @@ fn gates() -> Vec<Case> {
         }),
         case("rate limit, allowed", move || {
             let _ = black_box(rate.try_acquire(moment));
+        }),
+        case("endpoints, one of ten, healthy", move || {
+            if let Some(pick) = endpoints.pick(&[], moment, rng) {
+                let _ = black_box(pick.record(Verdict::success(), latency, moment, rng));
+            }
         }),
         case("throttle, healthy", move || {
             if let Ok(permit) = throttle.try_acquire(Priority::Normal, moment, || 0) {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::endpoints;
 use crate::verdict::Verdict;
 
 /// One run of the operation, as the operation sees it.
@@ -16,6 +17,7 @@ pub struct Attempt {
     pub(crate) time_left: Option<Duration>,
     pub(crate) delay: Duration,
     pub(crate) previous: Option<Verdict>,
+    pub(crate) endpoint: Option<endpoints::Id>,
 }
 
 impl Attempt {
@@ -59,5 +61,11 @@ impl Attempt {
     #[must_use]
     pub const fn previous(&self) -> Option<Verdict> {
         self.previous
+    }
+
+    /// Which endpoint was chosen for it. `None` without [`endpoints`].
+    #[must_use]
+    pub const fn endpoint(&self) -> Option<endpoints::Id> {
+        self.endpoint
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::breaker;
 use crate::budget::Snapshot;
 use crate::chaos::Fault;
+use crate::endpoints;
 use crate::error::Reason;
 use crate::keyed::{self, Key};
 use crate::limit;
@@ -21,6 +22,8 @@ use crate::window;
 pub enum Change {
     /// Of a breaker.
     Breaker(breaker::Change),
+    /// Of one of several endpoints.
+    Endpoint(endpoints::Change),
     /// Of a registry of policies per key.
     Keyed(keyed::Change),
     /// Of a bulkhead's or a rate's limit.

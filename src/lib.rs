@@ -33,6 +33,7 @@
 //! | a service that counts calls | [`RateLimit`], which learns from what the service says is left |
 //! | connections, tasks and memory to protect from one slow service | [`Bulkhead`], fixed or learned |
 //! | work that matters less than other work | [`Throttle`] and [`Priority`] |
+//! | a service of several hosts, one of which may be bad | [`Endpoints`], which choose a healthy one for each attempt |
 //! | many services behind one pipeline | [`Keyed`], one policy for each [`Key`] |
 //! | a loop of your own | [`Backoff::delays`](backoff::Backoff::delays), [`Budget`], `try_acquire` of the policies above, [`http::retry_after`], [`http::server_hint`] |
 //! | a unit test | [`testing`] |
@@ -45,7 +46,8 @@
 //!
 //! ```text
 //! total deadline ─▶ retry (backoff, server's hints, budget) ─▶ per attempt:
-//!   throttle ─▶ window ─▶ rate limit ─▶ bulkhead ─▶ readiness ─▶ breaker ─▶ timeout ─▶ (chaos) ─▶ the call
+//!   throttle ─▶ window ─▶ rate limit ─▶ bulkhead ─▶ readiness ─▶ breaker ─▶ endpoint ─▶ timeout ─▶
+//!   (chaos) ─▶ the call
 //! ```
 //!
 //! - The **deadline** covers everything: attempts, waits, queues. A wait that would pass it is not
@@ -61,6 +63,8 @@
 //! - The **[rate limit](limit)** paces what is left, by the clock.
 //! - The **[breaker]** is asked last, when nothing can delay the attempt any more. A first attempt that
 //!   finds it open fails at once; a retry waits for it, if the deadline allows.
+//! - The **[endpoint](endpoints)** is chosen when the attempt begins: a healthy one that is not busy, and
+//!   for a retry another one than before.
 //! - The **timeout** ends an attempt that hangs, so that another can be made.
 //! - [**Chaos**](chaos) stands where the network would fail. There is none unless code gives one.
 //!
@@ -110,6 +114,7 @@ pub mod clock;
 #[cfg(feature = "serde")]
 pub mod config;
 pub mod deadline;
+pub mod endpoints;
 pub mod error;
 pub mod event;
 mod gate;
@@ -137,6 +142,7 @@ pub use budget::Budget;
 pub use chaos::Chaos;
 pub use clock::Clock;
 pub use deadline::Deadline;
+pub use endpoints::Endpoints;
 pub use error::{Cause, ConfigError, Error};
 pub use event::Event;
 pub use keyed::{Key, Keyed};

@@ -19,6 +19,7 @@ use tower_service::Service;
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
 use crate::deadline::Deadline;
+use crate::endpoints::Endpoint;
 use crate::error::{Cause, Error};
 use crate::http::{PermitBody, Quota, Replay};
 use crate::keyed::Key;
@@ -180,11 +181,18 @@ where
         }
     }
 
-    fn begin(&mut self, attempt: Attempt, last: bool) -> S::Future {
+    fn begin(&mut self, attempt: Attempt, at: Option<Arc<Endpoint>>, last: bool) -> S::Future {
         self.is_ready = false;
         let mut request = self.take(last);
+        if let Some(endpoint) = at {
+            self.protocol.direct(&mut request, &endpoint);
+        }
         self.protocol.prepare(&mut request, &attempt);
         self.service.call(request)
+    }
+
+    fn is_directed(&self) -> bool {
+        true
     }
 
     fn forgo(&mut self, last: bool) {

@@ -42,6 +42,11 @@ fn a_call_that_succeeds_at_once_allocates_nothing_of_its_own() {
     assert_eq!(allocations(run), 0, "chaos that leaves it alone");
     chaos.off();
     assert_eq!(allocations(run), 0, "chaos that is off");
+    let chosen = plain.clone().endpoints(evenkeel::Endpoints::numbered(3));
+    let run = || {
+        let _ = now(chosen.run(|_| ready(Ok::<_, ()>(7))));
+    };
+    assert_eq!(allocations(run), 0, "closure, with endpoints");
 
     // Over HTTP a request is copied before every attempt but the last, and nothing else.
     let http = Pipeline::http().clock(clock.clock());

@@ -19,6 +19,7 @@ fn every_handle_and_value_can_cross_threads() {
         Verdict,
     )>();
     thread_safe::<Error<std::io::Error>>();
+    thread_safe::<(evenkeel::Endpoints, evenkeel::endpoints::Pick)>();
     thread_safe::<evenkeel::budget::Withdrawal>();
     thread_safe::<evenkeel::backoff::Delays>();
     thread_safe::<(Chaos, evenkeel::Keyed<Chaos>)>();

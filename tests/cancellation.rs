@@ -14,11 +14,13 @@ use evenkeel::backoff::Backoff;
 use evenkeel::budget::Ratio;
 use evenkeel::chaos::{Chaos, Effect, Fault};
 use evenkeel::clock::Why;
+use evenkeel::endpoints::{Id, State};
 use evenkeel::report::WaitReason;
 use evenkeel::testing::{Executor, ManualClock, Script, Task};
 use evenkeel::verdict::{Hint, Kind, Verdict};
 use evenkeel::{
-    Breaker, Budget, Bulkhead, Error, Event, Pipeline, RateLimit, Retry, Rng, Throttle, Window,
+    Breaker, Budget, Bulkhead, Endpoints, Error, Event, Pipeline, RateLimit, Retry, Rng, Throttle,
+    Window,
 };
 
 fn ms(count: u64) -> Duration {
@@ -258,6 +260,7 @@ struct Scene {
     budget: Budget,
     breaker: Breaker,
     bulkhead: Bulkhead,
+    endpoints: Endpoints,
     rate: RateLimit,
     window: Window,
     pipeline: Pipeline,
@@ -339,6 +342,7 @@ impl Scene {
             let quiet = Verdict::new(Kind::Overloaded).hint(Hint::After(ms(200)));
             let _ = permit.record(quiet, ms(1), clock.now());
         }
+        let endpoints = Endpoints::numbered(2);
         let parked = Arc::<Mutex<Vec<_>>>::default();
         let told = Arc::clone(&parked);
         let pipeline = Pipeline::new()
@@ -355,6 +359,7 @@ impl Scene {
             .window(window.clone())
             .rate_limit(rate.clone())
             .breaker(breaker.clone())
+            .endpoints(endpoints.clone())
             .rng(Rng::seeded(1))
             .clock(clock.clock());
         Self {
@@ -363,6 +368,7 @@ impl Scene {
             budget,
             breaker,
             bulkhead,
+            endpoints,
             rate,
             window,
             pipeline,
@@ -431,6 +437,10 @@ impl Scene {
             0,
             "{context}"
         );
+
+        let endpoints = self.endpoints.snapshot(self.clock.now());
+        let in_flight: u32 = endpoints.iter().map(|it| it.in_flight).sum();
+        assert_eq!(in_flight, 0, "{context}: {endpoints:?}");
 
         // Whatever began is paid for, and nothing else.
         let begun = self.begun.borrow();
@@ -624,4 +634,51 @@ impl Future for Caught {
             Err(_) => Poll::Ready(None),
         }
     }
+}
+
+#[test]
+fn a_probe_of_an_endpoint_dropped_at_any_poll_leaves_its_place_to_the_next() {
+    let probing = |endpoints: &Endpoints, now| {
+        let all = endpoints.snapshot(now);
+        assert!(all.iter().all(|it| it.in_flight == 0), "{all:?}");
+        all[0].state
+    };
+    let mut stages = 0;
+    for polls in 1.. {
+        let clock = ManualClock::new();
+        let endpoints = Endpoints::numbered(2).cooldown(Backoff::constant(ms(1000)));
+        let rng = Rng::seeded(1);
+        let ejected = |now| matches!(endpoints.snapshot(now)[0].state, State::Ejected { .. });
+        while !ejected(clock.now()) {
+            let pick = endpoints.pick(&[], clock.now(), &rng).expect("two");
+            let verdict = match pick.id().index() {
+                0 => Verdict::transient(),
+                _ => Verdict::success(),
+            };
+            pick.record(verdict, ms(1), clock.now(), &rng);
+        }
+        clock.advance(ms(1000));
+        let pipeline = Pipeline::new()
+            .endpoints(endpoints.clone())
+            .clock(clock.clock());
+        let probe = || {
+            pipeline.run(|attempt| {
+                let sleep = clock.clock().sleep_until(clock.now() + ms(10), Why::Other);
+                async move {
+                    sleep.await;
+                    Ok::<_, ()>(attempt.endpoint().map(Id::index))
+                }
+            })
+        };
+        let done = drive(&clock, probe(), polls);
+        stages += 1;
+        match probing(&endpoints, clock.now()) {
+            State::Ejected { left } if !done => assert_eq!(left, Duration::ZERO),
+            State::Returning { .. } if done => break,
+            state => panic!("{state:?} after {polls} polls"),
+        }
+        let next = evenkeel::testing::block_on(&clock, probe());
+        assert_eq!(next, Ok(Some(0)), "the next one probes");
+    }
+    assert_eq!(stages, 2, "dropped while it runs, and at the end");
 }

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use evenkeel::keyed::PerKey;
-use evenkeel::{Breaker, Budget, Bulkhead, Chaos, Key, Keyed, RateLimit, Throttle, Window};
+use evenkeel::{
+    Breaker, Budget, Bulkhead, Chaos, Endpoints, Key, Keyed, RateLimit, Throttle, Window,
+};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -19,6 +21,7 @@ fn a_key_takes_a_few_hundred_bytes() {
         ("bulkhead", per_key(Bulkhead::new(10)), 480),
         ("rate limit", per_key(RateLimit::per_second(10)), 560),
         ("chaos", per_key(Chaos::new()), 400),
+        ("ten endpoints", per_key(Endpoints::numbered(10)), 3400),
         ("throttle", per_key(Throttle::new()), 320),
     ] {
         println!("{name}: {bytes} bytes per key");

@@ -10,13 +10,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
+use ::http::uri::Scheme;
 use ::reqwest::{Body, Client, Error as ClientError, Request, RequestBuilder, Response};
 use pin_project_lite::pin_project;
 
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation, Injected};
 use crate::deadline::Deadline;
+use crate::endpoints::Endpoint;
 use crate::error::{Cause, Error};
+use crate::http::direct::{host_of, name};
 use crate::http::errors::{chain, connect_verdict, maybe, unprocessed};
 use crate::http::{Drain, Http, Quota, Target, is_idempotent, quota, status_verdict};
 use crate::keyed::Key;
@@ -215,6 +218,40 @@ impl Protocol<Request, Response> for Http {
         if let Some((name, value)) = self.header_of(attempt) {
             request.headers_mut().insert(name, value);
         }
+    }
+
+    fn direct(&self, request: &mut Request, endpoint: &Endpoint) {
+        let Some(authority) = endpoint.authority() else {
+            return;
+        };
+        let url = request.url();
+        let scheme = if url.scheme() == "https" {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        };
+        let host = url.host_str();
+        let host = host.and_then(|host| host_of(&scheme, host, url.port()));
+        let mut to = url.clone();
+        // Neither fails: schemes and hosts of the web stay such.
+        let scheme = endpoint
+            .scheme()
+            .map_or(Ok(()), |scheme| to.set_scheme(scheme.as_str()));
+        let went = scheme.is_ok()
+            && to.set_host(Some(authority.host())).is_ok()
+            && to.set_port(authority.port_u16()).is_ok();
+        if !went {
+            return;
+        }
+        let (is_https, version) = (to.scheme() == "https", request.version());
+        *request.url_mut() = to;
+        name(
+            request.headers_mut(),
+            host,
+            version,
+            is_https,
+            self.host_follows(),
+        );
     }
 
     fn discard(&self, response: Response) -> Drain<Body> {

@@ -13,12 +13,13 @@ use http_body::Body;
 
 use super::errors::no_less;
 use super::{
-    Drain, Idempotent, Quota, classify_error, is_idempotent, provably_not_sent, quota, replay,
-    server_hint, status_verdict,
+    Drain, Idempotent, Quota, classify_error, direct, is_idempotent, provably_not_sent, quota,
+    replay, server_hint, status_verdict,
 };
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
 use crate::deadline::Deadline;
+use crate::endpoints::Endpoint;
 use crate::error::{BoxError, Boxed, Cause, Error};
 use crate::keyed::Key;
 use crate::pipeline::{Kept, Protocol};
@@ -57,6 +58,7 @@ struct Settings {
     errors: Vec<AsError>,
     deadline_header: Option<HeaderName>,
     key: Option<KeyOf>,
+    endpoint_host: Option<bool>,
 }
 
 type KeyOf = Arc<dyn Fn(Target<'_>) -> Option<Key> + Send + Sync>;
@@ -159,6 +161,19 @@ impl Http {
         F: Fn(Target<'_>) -> Option<Key> + Send + Sync + 'static,
     {
         self.change(|it| it.key = Some(Arc::new(key)))
+    }
+
+    /// Whether the `Host` header of a request that goes to one of several
+    /// [endpoints](crate::endpoints#http) follows it: true makes it the endpoint's, a `Host` of the
+    /// request's own included; false leaves it what the URI said. Default: it follows over TLS, and is
+    /// left where there is none.
+    #[must_use]
+    pub fn endpoint_host(self, follows: bool) -> Self {
+        self.change(|it| it.endpoint_host = Some(follows))
+    }
+
+    pub(crate) fn host_follows(&self) -> Option<bool> {
+        self.settings.as_ref().and_then(|it| it.endpoint_host)
     }
 
     pub(crate) fn key_of(&self, target: Target<'_>) -> Option<Key> {
@@ -306,6 +321,10 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
         }
     }
 
+    fn direct(&self, request: &mut Request<B>, endpoint: &Endpoint) {
+        direct::direct(request, endpoint, self.host_follows());
+    }
+
     fn discard(&self, response: Response<R>) -> Drain<R> {
         Drain::new(response.into_body(), DRAIN_LIMIT)
     }
@@ -384,8 +403,13 @@ struct AnyCase<'a>(&'a str);
 
 impl Hash for AnyCase<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        for byte in self.0.bytes() {
-            state.write_u8(byte.to_ascii_lowercase());
+        // Not byte by byte, which costs more than all the rest of the key.
+        let mut lower = [0; 32];
+        for part in self.0.as_bytes().chunks(lower.len()) {
+            let lower = &mut lower[..part.len()];
+            lower.copy_from_slice(part);
+            lower.make_ascii_lowercase();
+            state.write(lower);
         }
         // Keeps the end of the name apart from what follows it.
         state.write_u8(0xff);

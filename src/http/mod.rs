@@ -29,12 +29,18 @@
 //! `Full<Bytes>`, `Empty` and `String` are. [`Replay`] makes any other body so, by keeping what was
 //! sent, up to a cap.
 //!
+//! # Several hosts
+//!
+//! With [`endpoints`](crate::endpoints#http) each attempt is sent to a host of its own; all that is
+//! kept per service stays that of the request's URI.
+//!
 //! # Rejected responses
 //!
 //! The body of a response that is not given to the caller is read, up to 16 KiB and for no longer
 //! than 50 ms, so that the connection can be used again.
 
 mod classifier;
+pub(crate) mod direct;
 mod drain;
 pub(crate) mod errors;
 mod evidence;

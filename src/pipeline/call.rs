@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
+use crate::attempt::Attempt;
 use crate::chaos::Fault;
 use crate::clock::{Sleep, Why};
 use crate::deadline::Deadline;
@@ -222,9 +223,19 @@ where
                                 continue;
                             }
                             Entry::Go => {
-                                let attempt = state.begin(policies, &mut now);
+                                let mut attempt = state.begin(policies, &mut now);
                                 match ready {
                                     Ok(()) => {
+                                        if let Some(endpoints) = &policies.endpoints {
+                                            state.choose(
+                                                &mut attempt,
+                                                endpoints,
+                                                this.operation,
+                                                policies,
+                                                &mut now,
+                                            );
+                                        }
+                                        // After the choice: the endpoint is to see what is injected.
                                         if policies.chaos.is_some()
                                             && state.inject(
                                                 attempt,
@@ -236,8 +247,8 @@ where
                                             this.stage.set(Stage::Injecting);
                                             continue;
                                         }
-                                        let last = policies.is_last(attempt.number);
-                                        let attempt = this.operation.begin(attempt, last);
+                                        let attempt =
+                                            begin(state, this.operation, attempt, policies);
                                         this.stage.set(Stage::Running { attempt });
                                         continue;
                                     }
@@ -250,8 +261,7 @@ where
                 StageProjection::Injecting => match state.held(policies, &mut now) {
                     Held::Begin(attempt) => {
                         clear(this.timer.as_mut());
-                        let last = policies.is_last(attempt.number);
-                        let attempt = this.operation.begin(attempt, last);
+                        let attempt = begin(state, this.operation, attempt, policies);
                         this.stage.set(Stage::Running { attempt });
                         continue;
                     }
@@ -277,7 +287,7 @@ where
                     }
                     Held::TimedOut => {
                         this.operation.forgo(policies.is_last(state.number));
-                        ended(state, policies, &mut now)
+                        ended(state, this.operation, policies, &mut now)
                     }
                 },
                 StageProjection::Running { attempt } => match attempt.poll(cx) {
@@ -300,7 +310,7 @@ where
                         }
                         ready!(poll_timer(this.timer.as_mut(), cx));
                         now.forget();
-                        ended(state, policies, &mut now)
+                        ended(state, this.operation, policies, &mut now)
                     }
                 },
                 StageProjection::Draining { discard } => {
@@ -376,16 +386,32 @@ where
     }
 }
 
+/// The attempt is really made.
+#[inline]
+fn begin<O: Operation>(
+    state: &State,
+    operation: &mut O,
+    attempt: Attempt,
+    policies: &Policies,
+) -> O::Attempt {
+    let (at, last) = (
+        state.directed(operation),
+        policies.is_last(attempt.number()),
+    );
+    operation.begin(attempt, at, last)
+}
+
 /// A limit ended the attempt: its own, or the call's.
 #[allow(clippy::inline_always)] // or what every call comes to goes through memory
 #[inline(always)]
-fn ended<T, E>(
+fn ended<O: Operation>(
     state: &mut State,
+    operation: &O,
     policies: &Policies,
     now: &mut Moment,
-) -> Result<Outcome<T, E>, Cause<E>> {
+) -> Result<Outcome<O::Value, O::Error>, Cause<O::Error>> {
     if state.is_past_deadline(policies, now) {
-        state.cut_short(policies, now);
+        state.cut_short(operation, policies, now);
         return Err(state.past_deadline());
     }
     let length = policies.timeout.unwrap_or_default();

@@ -103,6 +103,7 @@ impl Policies {
             configured_idempotent: to.configured_idempotent,
             gates: to.gates.after(&self.gates, now, rng),
             chaos: self.chaos.clone(),
+            endpoints: self.endpoints.clone(),
             observer: self.observer.clone(),
             invalid: None,
         }
@@ -138,7 +139,7 @@ impl<C> Pipeline<C> {
     /// layers made of them.
     ///
     /// Which policies there are and what they are set to comes from `to`. Classifier, clock, chance,
-    /// observer, [chaos](Self::chaos), and whether calls are [`idempotent`](Self::idempotent), stay. A call goes to its
+    /// observer, [endpoints](Self::endpoints), [chaos](Self::chaos), and whether calls are [`idempotent`](Self::idempotent), stay. A call goes to its
     /// end by the deadline, timeout, retries and choice of policies it began with; policies that it
     /// shares with others change under it.
     ///

@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! total deadline ─▶ retry (backoff, hints, budget) ─▶ per attempt:
-//!   throttle ─▶ window ─▶ rate limit ─▶ bulkhead ─▶ readiness ─▶ breaker ─▶ timeout ─▶ (chaos) ─▶ the call
+//!   throttle ─▶ window ─▶ rate limit ─▶ bulkhead ─▶ readiness ─▶ breaker ─▶ endpoint ─▶ timeout ─▶
+//!   (chaos) ─▶ the call
 //! ```
 //!
 //! - The throttle comes first: nothing that will be shed is to wait in a line.
@@ -17,6 +18,8 @@
 //!   Readiness comes after the lines, so that what waits in them holds no place of the service below.
 //! - The breaker is asked when nothing can delay the attempt any more; but nobody joins a line while
 //!   it is open.
+//! - The endpoint is chosen when the attempt begins: a choice made before a wait is out of date.
+//!   All that stands before it is for the service, not for one of its hosts.
 //! - Chaos is innermost: all others see its faults as they would see the real ones.
 //! - All of them are asked again for each attempt, and told how it ended. Between attempts a call
 //!   holds none of their permits.
@@ -45,6 +48,7 @@ use crate::breaker::Breaker;
 use crate::budget::{Budget, Ratio};
 use crate::chaos::Chaos;
 use crate::clock::Clock;
+use crate::endpoints::Endpoints;
 use crate::error::ConfigError;
 use crate::event::Observer;
 use crate::http::Http;
@@ -111,6 +115,7 @@ pub struct Policies {
     pub(crate) configured_idempotent: Option<bool>,
     pub(crate) gates: Gates,
     pub(crate) chaos: Option<Scope<Chaos>>,
+    pub(crate) endpoints: Option<Scope<Endpoints>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) invalid: Option<ConfigError>,
 }
@@ -246,6 +251,19 @@ impl<C> Pipeline<C> {
         self.change(|it| it.chaos = Some(chaos.into()))
     }
 
+    /// Chooses an endpoint for every attempt, and a retry's among those that the call did not fail on;
+    /// see [`endpoints`](crate::endpoints). Default: none, and attempts go where they go.
+    ///
+    /// [`Http`] sends its requests there. A closure is told which by [`Attempt::endpoint`], and a
+    /// classifier of one's own does it in [`Protocol::direct`]; no other classifier knows how.
+    ///
+    /// A plain set is one service's: where the calls of the pipeline go to several give it a [`Keyed`]
+    /// one that is [`with`](Keyed::with) each service's own, and
+    /// [`none`](crate::Endpoints::none) for the others.
+    pub fn endpoints(self, endpoints: impl Into<Scope<Endpoints>>) -> Self {
+        self.change(|it| it.endpoints = Some(endpoints.into()))
+    }
+
     /// What outcomes mean. Default: every `Err` is transient.
     ///
     /// For HTTP requests keep to [`Http`], which knows them as well as outcomes, and bend it with
@@ -357,6 +375,7 @@ impl<C> Pipeline<C> {
             configured_idempotent: None,
             gates: Gates::default(),
             chaos: None,
+            endpoints: None,
             observer: None,
             invalid: None,
         };
@@ -451,6 +470,7 @@ impl Policies {
             return Err(ConfigError::new("pipeline.timeout", "must not be zero"));
         }
         self.retry.as_ref().map_or(Ok(()), Retry::check)?;
+        self.endpoints.as_ref().map_or(Ok(()), Scope::check)?;
         self.gates.check()?;
         self.chaos.as_ref().map_or(Ok(()), Scope::check)
     }

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::future::{Future, Ready};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
 use crate::deadline::Deadline;
+use crate::endpoints::Endpoint;
 use crate::http::Quota;
 use crate::keyed::Key;
 use crate::pipeline::Kept;
@@ -34,8 +36,12 @@ pub trait Operation {
     /// Gives up the readiness it holds, if it holds any: the attempt has to wait.
     fn stand_down(&mut self);
 
-    /// Begins an attempt. None follows a `last` one, so it may take what the others copied.
-    fn begin(&mut self, attempt: Attempt, last: bool) -> Self::Attempt;
+    /// Begins an attempt, at this endpoint if one was chosen. None follows a `last` one, so it may take
+    /// what the others copied.
+    fn begin(&mut self, attempt: Attempt, at: Option<Arc<Endpoint>>, last: bool) -> Self::Attempt;
+
+    /// Whether [`begin`](Self::begin) wants to be told where the endpoint is.
+    fn is_directed(&self) -> bool;
 
     /// The attempt ended without ever having been made: what it would have used up is gone. None
     /// follows a `last` one.
@@ -105,8 +111,12 @@ where
 
     fn stand_down(&mut self) {}
 
-    fn begin(&mut self, attempt: Attempt, _last: bool) -> Fut {
+    fn begin(&mut self, attempt: Attempt, _: Option<Arc<Endpoint>>, _last: bool) -> Fut {
         (self.attempt)(attempt)
+    }
+
+    fn is_directed(&self) -> bool {
+        false
     }
 
     fn forgo(&mut self, _last: bool) {}

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use crate::attempt::Attempt;
 use crate::chaos::Imitating;
 use crate::deadline::Deadline;
+use crate::endpoints::Endpoint;
 use crate::http::{HttpErrors, Quota};
 use crate::keyed::Key;
 use crate::pipeline::Kept;
@@ -143,6 +144,13 @@ pub trait Protocol<Q, S> {
         let _ = (request, attempt);
     }
 
+    /// Sends a request to the endpoint that was chosen for one attempt; see
+    /// [`endpoints`](crate::endpoints). Asked before [`prepare`](Self::prepare), of the copy that is
+    /// sent. Default: it goes where it goes.
+    fn direct(&self, request: &mut Q, endpoint: &Endpoint) {
+        let _ = (request, endpoint);
+    }
+
     /// Leaves a permit with a response; see [`Bulkhead::until_body_ends`](crate::Bulkhead::until_body_ends).
     /// Default: it is given back.
     fn keep(&self, response: &mut S, kept: Kept) {
@@ -218,6 +226,10 @@ macro_rules! forward {
 
             fn prepare(&self, request: &mut Q, attempt: &Attempt) {
                 C::prepare(self, request, attempt);
+            }
+
+            fn direct(&self, request: &mut Q, endpoint: &Endpoint) {
+                C::direct(self, request, endpoint);
             }
 
             fn keep(&self, response: &mut S, kept: Kept) {

@@ -3,6 +3,7 @@
 //! A call that succeeds at once needs five words of it. All else is a [`Story`], which begins with
 //! the first failure or wait.
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -12,17 +13,18 @@ use crate::budget::{Budget, Withdrawal};
 use crate::chaos::{Fault, Imitation, Injected, Injection};
 use crate::clock::{Why, until};
 use crate::deadline::{Deadline, later};
+use crate::endpoints::{Ended, Endpoint, Endpoints, Hold, Tried};
 use crate::error::{Cause, Elapsed, Error, Limit, Reason, Rejected};
 use crate::event::{Change, Event, tell};
 use crate::gate::{self, Answer, Ask, Gate};
 use crate::keyed::Key;
-use crate::pipeline::Policies;
 use crate::pipeline::gates::Passes;
 use crate::pipeline::operation::Operation;
+use crate::pipeline::{Policies, Scope};
 use crate::report::{Failure, Report, Stop, Wait, WaitReason};
 use crate::retry::{Courses, Decision, Failed};
 use crate::rng::Draws;
-use crate::verdict::{Hint, Verdict};
+use crate::verdict::{Hint, Kind, Verdict};
 
 /// What a call remembers from poll to poll.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(super) struct State {
     pub(super) deadline: Option<Deadline>,
     /// What it holds of the gates in front of its attempts.
     passes: Option<Passes>,
+    /// What the running attempt holds of its endpoint.
+    endpoint: Option<Hold>,
     /// The budget of its service, where each has its own.
     budget: Option<Budget>,
     story: Option<Box<Story>>,
@@ -56,6 +60,8 @@ struct Story {
     breaker_waits: Duration,
     withdrawal: Option<Withdrawal>,
     previous: Option<Verdict>,
+    /// The endpoints that it failed on.
+    tried: Tried,
     courses: Courses,
     draws: Draws,
     report: Report,
@@ -115,6 +121,7 @@ impl State {
             sent: None,
             deadline: None,
             passes: None,
+            endpoint: None,
             budget: None,
             story: None,
             injected: None,
@@ -395,7 +402,37 @@ impl State {
             time_left: self.deadline.map(|end| end.left(now.read(policies))),
             delay,
             previous,
+            endpoint: None,
         }
+    }
+
+    /// Chooses the endpoint of an attempt that begins; see [`directed`](Self::directed).
+    #[inline(never)]
+    pub(super) fn choose<O: Operation>(
+        &mut self,
+        attempt: &mut Attempt,
+        endpoints: &Scope<Endpoints>,
+        operation: &O,
+        policies: &Policies,
+        now: &mut Moment,
+    ) {
+        let (set, overflow) = endpoints.of(operation.key(), || now.read(policies));
+        let key = self.key_of_endpoints(operation, policies);
+        self.tell_of(key, overflow.map(Change::Keyed), self.number, policies);
+        let tried = self.story.as_ref().map_or(&[][..], |it| it.tried.ids());
+        let chosen = set.and_then(|set| set.hold(tried, now.read(policies), &policies.rng));
+        if let Some((hold, id, change)) = chosen {
+            attempt.endpoint = Some(id);
+            self.endpoint = Some(hold);
+            self.tell_of(key, change.map(Change::Endpoint), self.number, policies);
+        }
+    }
+
+    /// Where the running attempt goes, for an operation that has to know it.
+    #[inline]
+    pub(super) fn directed<O: Operation>(&self, operation: &O) -> Option<Arc<Endpoint>> {
+        let hold = self.endpoint.as_ref()?;
+        operation.is_directed().then(|| hold.endpoint()).flatten()
     }
 
     /// Whether anything is injected into the attempt that begins; see [`held`](Self::held) for what
@@ -556,6 +593,10 @@ impl State {
             Some(Hint::At(moment)) => Some(until(moment, policies.clock.wall())),
             Some(Hint::Never) | None => None,
         };
+        if let Some(id) = self.endpoint.as_ref().and_then(Hold::id) {
+            let story = self.story.as_mut().expect("made above");
+            story.tried.push(id);
+        }
         self.settle(verdict, hint, outcome, operation, policies, now);
         let passes = self.passes.as_ref();
         let closed = passes.and_then(|passes| passes.closed(at));
@@ -640,8 +681,14 @@ impl State {
 
     /// The deadline cut the attempt short. If it had taken too long anyway that is a timeout; else
     /// nobody can tell, and it says nothing.
-    pub(super) fn cut_short(&mut self, policies: &Policies, now: &mut Moment) {
-        let (Some(passes), Some(sent)) = (&mut self.passes, self.sent) else {
+    pub(super) fn cut_short<O: Operation>(
+        &mut self,
+        operation: &O,
+        policies: &Policies,
+        now: &mut Moment,
+    ) {
+        let hold = self.endpoint.take();
+        let Some(sent) = self.sent else {
             return;
         };
         let latency = now.read(policies).saturating_duration_since(sent);
@@ -651,6 +698,17 @@ impl State {
         };
         // Half of what it could have had at most.
         let long = latency >= policies.timeout.map_or(whole, |it| it.min(whole)) / 2;
+        if let Some(hold) = hold.filter(|_| long) {
+            let ended = Ended {
+                kind: Kind::Transient,
+                hint: None,
+                latency: Some(latency),
+            };
+            self.record(hold, ended, operation, policies, now);
+        }
+        let Some(passes) = &mut self.passes else {
+            return;
+        };
         let mut outcome = outcome(Verdict::transient(), None, Some(latency), policies, now);
         outcome.timed_out = true;
         let changes = passes.cut_short(&mut outcome, long);
@@ -659,7 +717,7 @@ impl State {
         }
     }
 
-    /// Tells every gate how the attempt ended.
+    /// Tells its endpoint and every gate how the attempt ended.
     fn settle<O: Operation>(
         &mut self,
         verdict: Verdict,
@@ -669,21 +727,44 @@ impl State {
         policies: &Policies,
         now: &mut Moment,
     ) {
-        let Some(passes) = &mut self.passes else {
+        if self.passes.is_none() && self.endpoint.is_none() {
             return;
-        };
+        }
         let value = match came {
             Outcome::Returned(Ok(value)) => Some(value),
             _ => None,
         };
         let answered_by = value.and_then(|value| operation.answered_by(value));
-        let learning = value.filter(|_| passes.learns_quota());
-        let quota = learning.and_then(|value| operation.quota(value, policies.clock.wall()));
         // An attempt that was never pending took no time worth knowing.
         let latency = self
             .sent
             .map(|sent| now.read(policies).saturating_duration_since(sent));
-        let elsewhere = answered_by.filter(|from| passes.key.is_some_and(|key| key != *from));
+        let asked = match &self.passes {
+            Some(passes) => passes.key,
+            None => operation.key(),
+        };
+        let elsewhere = answered_by.filter(|from| asked.is_some_and(|key| key != *from));
+        // The endpoint speaks for the service.
+        let hold = self.endpoint.take();
+        let elsewhere = elsewhere.filter(|from| {
+            let endpoint = hold.as_ref().and_then(Hold::endpoint);
+            !endpoint.is_some_and(|endpoint| endpoint.is_at(*from))
+        });
+        if let Some(hold) = hold {
+            // Who sends elsewhere has answered, and what comes from there is not its doing.
+            let kind = elsewhere.map_or(verdict.kind(), |_| Kind::RequestFault);
+            let ended = Ended {
+                kind,
+                hint,
+                latency,
+            };
+            self.record(hold, ended, operation, policies, now);
+        }
+        let Some(passes) = &mut self.passes else {
+            return;
+        };
+        let learning = value.filter(|_| passes.learns_quota());
+        let quota = learning.and_then(|value| operation.quota(value, policies.clock.wall()));
         let mut outcome = outcome(verdict, hint, latency, policies, now);
         outcome.timed_out = matches!(came, Outcome::TimedOut(_));
         outcome.quota = quota.filter(|_| elsewhere.is_none());
@@ -701,8 +782,34 @@ impl State {
         }
     }
 
+    /// Tells an endpoint how its attempt ended.
+    fn record<O: Operation>(
+        &mut self,
+        hold: Hold,
+        ended: Ended,
+        operation: &O,
+        policies: &Policies,
+        now: &mut Moment,
+    ) {
+        let change = hold.record(ended, now.read(policies), &policies.rng);
+        if change.is_some() {
+            let key = self.key_of_endpoints(operation, policies);
+            self.tell_of(key, change.map(Change::Endpoint), self.number, policies);
+        }
+    }
+
     fn tell_change(&mut self, change: Option<Change>, attempt: u32, policies: &Policies) {
-        let (Some(change), key) = (change, self.key()) else {
+        self.tell_of(self.key(), change, attempt, policies);
+    }
+
+    fn tell_of(
+        &mut self,
+        key: Option<Key>,
+        change: Option<Change>,
+        attempt: u32,
+        policies: &Policies,
+    ) {
+        let Some(change) = change else {
             return;
         };
         let observer = policies.observer.as_deref();
@@ -717,6 +824,14 @@ impl State {
     /// Which service the call goes to, where that was asked for.
     fn key(&self) -> Option<Key> {
         self.passes.as_ref()?.key
+    }
+
+    /// The same where there may be nothing but endpoints.
+    fn key_of_endpoints<O: Operation>(&self, operation: &O, policies: &Policies) -> Option<Key> {
+        match (&self.passes, &policies.endpoints) {
+            (None, Some(Scope::PerKey(_))) => operation.key(),
+            _ => self.key(),
+        }
     }
 
     /// Gives the caller the last outcome, unchanged.
@@ -796,6 +911,7 @@ impl Story {
             breaker_waits: Duration::ZERO,
             withdrawal: None,
             previous: None,
+            tried: Tried::new(),
             courses: Courses::new(),
             draws: policies.rng.draws(),
             report: Report::new(),

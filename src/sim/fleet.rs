@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
+use crate::attempt::Attempt;
 use crate::clock::Clock;
+use crate::endpoints::Id;
 use crate::error::ConfigError;
 use crate::keyed::Key;
 use crate::pipeline::Pipeline;
@@ -86,7 +88,7 @@ fn clients(
             .timeout(length(scenario.attempt_timeout));
         let (tally, time) = (Arc::clone(tally), Arc::clone(timeline));
         let client = policy
-            .apply(base, index)
+            .apply(base, scenario, index)
             .clock(Clock::clone(&clock))
             .rng(Rng::seeded(mix(mix(seed) ^ index as u64)))
             .observer(move |event: &crate::Event| lock(&tally).note(event, time.now()));
@@ -136,9 +138,10 @@ impl Fleet {
         let service = self.service;
         let future = Box::pin(async move {
             let mut before = None;
-            let attempt = |_: crate::Attempt| {
+            let attempt = |attempt: Attempt| {
+                let chosen = attempt.endpoint().map(Id::index);
                 let mut sees = world.borrow_mut();
-                let number = sees.send(client, request, None, before);
+                let number = sees.send(client, request, chosen, before);
                 before = Some(sees.attempts[number].host as usize);
                 let world = Rc::clone(&world);
                 Sent { world, number }

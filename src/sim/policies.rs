@@ -9,10 +9,12 @@ use std::time::Duration;
 use crate::backoff::{Backoff, Jitter};
 use crate::breaker::Breaker;
 use crate::budget::{Budget, Ratio};
+use crate::endpoints::Endpoints;
 use crate::limit::{Aimd, Bulkhead, Gradient};
 use crate::pipeline::Pipeline;
 use crate::retry::Retry;
-use crate::sim::{Client, Reading};
+use crate::sim::world::compact;
+use crate::sim::{Client, Reading, Scenario};
 use crate::throttle::Throttle;
 use crate::window::Window;
 
@@ -41,7 +43,7 @@ use crate::window::Window;
 #[must_use]
 pub struct Policy {
     name: Cow<'static, str>,
-    make: Arc<dyn Fn(Client, usize) -> Client + Send + Sync>,
+    make: Arc<dyn Fn(Client, &Scenario, usize) -> Client + Send + Sync>,
 }
 
 impl Policy {
@@ -58,6 +60,14 @@ impl Policy {
     pub fn mixed(
         name: impl Into<Cow<'static, str>>,
         make: impl Fn(Client, usize) -> Client + Send + Sync + 'static,
+    ) -> Self {
+        Self::for_scenario(name, move |client, _, index| make(client, index))
+    }
+
+    /// The same for policies that have to know what they are for, such as how many hosts there are.
+    pub fn for_scenario(
+        name: impl Into<Cow<'static, str>>,
+        make: impl Fn(Client, &Scenario, usize) -> Client + Send + Sync + 'static,
     ) -> Self {
         Self {
             name: name.into(),
@@ -168,6 +178,15 @@ impl Policy {
         })
     }
 
+    /// The default with a choice among the hosts of the scenario: [`Endpoints`].
+    pub fn with_endpoints() -> Self {
+        let default = Self::evenkeel();
+        Self::for_scenario("evenkeel, endpoints", move |client, scenario, index| {
+            let client = default.apply(client, scenario, index);
+            client.endpoints(Endpoints::numbered(compact(scenario.service.hosts)))
+        })
+    }
+
     /// The default with the default breaker behind it.
     pub fn with_breaker() -> Self {
         Self::of("evenkeel, breaker", || {
@@ -191,6 +210,7 @@ impl Policy {
             Self::aimd(),
             Self::gradient(),
             Self::evenkeel(),
+            Self::with_endpoints(),
             Self::fail_fast(),
             Self::with_breaker(),
         ]
@@ -208,8 +228,8 @@ impl Policy {
         &self.name
     }
 
-    pub(super) fn apply(&self, client: Client, index: usize) -> Client {
-        (self.make)(client, index)
+    pub(super) fn apply(&self, client: Client, scenario: &Scenario, index: usize) -> Client {
+        (self.make)(client, scenario, index)
     }
 }
 

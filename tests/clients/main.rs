@@ -11,6 +11,7 @@ mod chaos;
 mod connections;
 mod doors;
 mod drain;
+mod endpoints;
 mod errors;
 mod goaway;
 mod outcome;

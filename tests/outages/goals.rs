@@ -1,4 +1,4 @@
-//! What the default reaches, on seeds it was not tuned on.
+//! What the default and the choice of endpoints reach, on seeds they were not tuned on.
 
 use evenkeel::sim::{Policy, Report, Scenario, scenarios};
 
@@ -54,6 +54,35 @@ fn many_small_clients_are_held_within_bounds_as_well() {
 fn one_bad_host_of_ten_limits_nobody() {
     let window = Played::of(&scenarios::s3(), &Policy::evenkeel());
     assert!(window.mean(during) > 0.999);
+}
+
+#[test]
+fn with_a_choice_of_endpoints_one_bad_host_of_ten_is_not_felt() {
+    for clients in [10, 1] {
+        let scenario = scenarios::s3().clients(clients);
+        let chosen = Played::of(&scenario, &Policy::with_endpoints());
+        let (during, attempts) = (chosen.mean(during), chosen.mean(Report::amplification));
+        assert!(during >= 0.999, "{clients} clients: {during}");
+        assert!(attempts <= 1.03, "{clients} clients: {attempts}");
+    }
+}
+
+#[test]
+fn a_choice_of_endpoints_makes_nothing_worse() {
+    for scenario in [scenarios::s0(), scenarios::s1()] {
+        let chosen = Played::of(&scenario, &Policy::with_endpoints());
+        let window = Played::of(&scenario, &Policy::evenkeel());
+        let (chosen, window) = (chosen.share(), window.share());
+        assert!(
+            chosen >= window - 0.002,
+            "{}: {chosen} {window}",
+            scenario.name()
+        );
+    }
+    // An overload is lighter where the load is even.
+    let chosen = Played::of(&scenarios::s2(), &Policy::with_endpoints()).share();
+    let window = Played::of(&scenarios::s2(), &Policy::evenkeel()).share();
+    assert!(chosen > window, "{chosen} {window}");
 }
 
 #[test]
