@@ -153,11 +153,10 @@ impl Set {
         now: Instant,
         draws: impl FnOnce() -> Draws,
     ) -> Option<Change> {
-        let index = ticket.slot as usize;
         if !self.end(ticket) {
             return None;
         }
-        let slot = &mut self.slots[index];
+        let slot = &mut self.slots[ticket.slot as usize];
         let endpoint = slot.id;
         let fails = match ended.kind {
             // A wrong request was answered as it ought to be, only sooner perhaps.

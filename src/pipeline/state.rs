@@ -416,8 +416,8 @@ impl State {
         policies: &Policies,
         now: &mut Moment,
     ) {
-        let (set, overflow) = endpoints.of(operation.key(), || now.read(policies));
         let key = self.key_of_endpoints(operation, policies);
+        let (set, overflow) = endpoints.of(key, || now.read(policies));
         self.tell_of(key, overflow.map(Change::Keyed), self.number, policies);
         let tried = self.story.as_ref().map_or(&[][..], |it| it.tried.ids());
         let chosen = set.and_then(|set| set.hold(tried, now.read(policies), &policies.rng));
@@ -739,16 +739,15 @@ impl State {
         let latency = self
             .sent
             .map(|sent| now.read(policies).saturating_duration_since(sent));
-        let asked = match &self.passes {
-            Some(passes) => passes.key,
-            None => operation.key(),
-        };
-        let elsewhere = answered_by.filter(|from| asked.is_some_and(|key| key != *from));
-        // The endpoint speaks for the service.
         let hold = self.endpoint.take();
-        let elsewhere = elsewhere.filter(|from| {
-            let endpoint = hold.as_ref().and_then(Hold::endpoint);
-            !endpoint.is_some_and(|endpoint| endpoint.is_at(*from))
+        let elsewhere = answered_by.filter(|from| {
+            let asked = match &self.passes {
+                Some(passes) => passes.key,
+                None => operation.key(),
+            };
+            // The endpoint speaks for the service.
+            let endpoint = || hold.as_ref().and_then(Hold::endpoint);
+            asked.is_some_and(|key| key != *from) && !endpoint().is_some_and(|it| it.is_at(*from))
         });
         if let Some(hold) = hold {
             // Who sends elsewhere has answered, and what comes from there is not its doing.
@@ -826,7 +825,7 @@ impl State {
         self.passes.as_ref()?.key
     }
 
-    /// The same where there may be nothing but endpoints.
+    /// The same where there may be nothing but endpoints, if they are kept per key.
     fn key_of_endpoints<O: Operation>(&self, operation: &O, policies: &Policies) -> Option<Key> {
         match (&self.passes, &policies.endpoints) {
             (None, Some(Scope::PerKey(_))) => operation.key(),
