@@ -36,6 +36,7 @@
 //! | a service of several hosts, one of which may be bad | [`Endpoints`], which choose a healthy one for each attempt |
 //! | many services behind one pipeline | [`Keyed`], one policy for each [`Key`] |
 //! | a loop of your own | [`Backoff::delays`](backoff::Backoff::delays), [`Budget`], `try_acquire` of the policies above, [`http::retry_after`], [`http::server_hint`] |
+//! | limits that change without a new build, or under way | `config` (feature `serde`), [`Pipeline::reload`] |
 //! | a unit test | [`testing`] |
 //! | an outage to try before it happens | [`sim`]: fleets of clients with these policies, against simulated services |
 //! | faults to order, in tests and staging | [`Chaos`] |
@@ -89,7 +90,7 @@
 //! | `hyper-util` | what hyper's, hyper-util's and h2's errors mean | hyper, hyper-util, h2 |
 //! | `reqwest` | `send_with`, reqwest through the tower door, what its errors mean | reqwest and the above |
 //! | `reqwest-middleware` | a pipeline as a middleware | reqwest-middleware and the above |
-//! | `serde` | `Serialize` and `Deserialize` for [`Ratio`](budget::Ratio), [`Jitter`](backoff::Jitter), [`Kind`](verdict::Kind) and a breaker's [`Snapshot`](breaker::Snapshot) | serde |
+//! | `serde` | a pipeline from a configuration of any serde format (`config`), and `Serialize` and `Deserialize` for [`Ratio`](budget::Ratio), [`Jitter`](backoff::Jitter), [`CountAs`](breaker::CountAs), [`Order`](limit::Order), [`Kind`](verdict::Kind) and a breaker's [`Snapshot`](breaker::Snapshot) | serde, `serde_path_to_error`, humantime |
 //! | `sim` | fleets of clients against simulated services, and what comes of it | libm |
 //! | `testing` | manual clock, executor, scripted operation and service | none |
 //! | `testing-server` | an HTTP server that misbehaves to order | hyper, hyper-util, h2, tokio's net |

@@ -86,7 +86,8 @@
 //!
 //! A breaker is one allocation of under 256 bytes, and a first trip allocates 40 more. Once threads
 //! get into each other's way it takes 128 bytes more for each processor (2 to 16 of them). Settings
-//! are shared by all breakers made from one. A window of calls takes under 700 bytes for
+//! are shared by all breakers made from one: by those of a registry, and
+//! [so changed](crate::Pipeline::reload) for all of them. A window of calls takes under 700 bytes for
 //! its first 64 calls, then 4 bytes a call as they come, 256 KiB at most; the window of slow calls
 //! takes 80.
 //!
@@ -399,6 +400,10 @@ impl fmt::Debug for Breaker {
 impl Sealed for Breaker {
     fn reconfigure(&self, to: &Self, _: Instant) -> bool {
         self.shared.reconfigure(&to.shared)
+    }
+
+    fn apart(&self) -> Self {
+        self.clone().set(|_| ())
     }
 
     /// Its mode, state, what is left of its open time, and its trips.

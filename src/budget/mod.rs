@@ -248,7 +248,7 @@ impl PerKey for Budget {
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Budget")
-            .field("ratio", &self.shared.settings().ratio)
+            .field("settings", &self.shared.settings())
             .field("snapshot", &self.snapshot())
             .finish_non_exhaustive()
     }

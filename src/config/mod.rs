@@ -175,20 +175,32 @@ impl Config {
             Base::None => Pipeline::new().source.load(),
         };
         let gates = &preset.gates;
-        let retry = build(&self.retry, preset.retry.as_ref(), |it| {
+        let retry = build(self.retry.as_ref(), preset.retry.as_ref(), |it| {
             it.build(preset.retry.as_ref())
         })?;
-        let throttle = build(&self.throttle, gates.throttle.as_ref(), Throttle::build)?;
-        let window = build(&self.window, gates.window.as_ref(), |it| {
+        let throttle = build(
+            self.throttle.as_ref(),
+            gates.throttle.as_ref(),
+            Throttle::build,
+        )?;
+        let window = build(self.window.as_ref(), gates.window.as_ref(), |it| {
             it.build(gates.window.as_ref())
         })?;
         let rate_limit = build(
-            &self.rate_limit,
+            self.rate_limit.as_ref(),
             gates.rate_limit.as_ref(),
             RateLimit::build,
         )?;
-        let bulkhead = build(&self.bulkhead, gates.bulkhead.as_ref(), Bulkhead::build)?;
-        let breaker = build(&self.breaker, gates.breaker.as_ref(), Breaker::build)?;
+        let bulkhead = build(
+            self.bulkhead.as_ref(),
+            gates.bulkhead.as_ref(),
+            Bulkhead::build,
+        )?;
+        let breaker = build(
+            self.breaker.as_ref(),
+            gates.breaker.as_ref(),
+            Breaker::build,
+        )?;
         let pipeline = pipeline.change(|it| {
             it.deadline = length(self.deadline, preset.deadline);
             it.timeout = length(self.timeout, preset.timeout);
@@ -256,7 +268,7 @@ impl Serialize for Config {
 
 /// What the configuration says, or else the preset's.
 fn build<S, P: Clone>(
-    section: &Option<Setting<S>>,
+    section: Option<&Setting<S>>,
     preset: Option<&P>,
     build: impl FnOnce(&S) -> Result<P, Error>,
 ) -> Result<Option<P>, Error> {

@@ -39,6 +39,9 @@
 //! A lookup that got the shared entry says so ([`Entry::is_shared`]). The first of them, and after
 //! it one a minute at most, carries [`Change::Overflow`], worth an event.
 //!
+//! [`Pipeline::reload`](crate::Pipeline::reload) gives the registry, its entries and those to come other
+//! settings, but for keys that [`with`](Keyed::with) has settings for.
+//!
 //! # What it costs
 //!
 //! A lookup takes the read lock of one shard out of up to 32 and reads no clock. Every 64th lookup
@@ -155,7 +158,8 @@ struct Settings<P> {
 type Make<P> = std::sync::Arc<dyn Fn(Key) -> Option<P> + Send + Sync>;
 
 impl<P: PerKey> Keyed<P> {
-    /// A registry in which every key gets a policy with the settings of `prototype`.
+    /// A registry in which every key gets a policy with the settings of `prototype`, which is no
+    /// part of it itself.
     #[must_use]
     pub fn new(prototype: P) -> Self {
         Self::of(Settings {
@@ -293,15 +297,16 @@ impl<P: PerKey> Keyed<P> {
         let shards = (0..count).map(|_| Shard {
             table: RwLock::new(Table::new()),
         });
+        let prototype = settings.prototype.apart();
         Self {
             shared: Arc::new(Shared {
-                beyond: settings.prototype.fresh(),
+                beyond: prototype.fresh(),
                 shards: shards.collect(),
                 len: AtomicUsize::new(0),
                 steps: AtomicUsize::new(0),
                 born: OnceLock::new(),
                 quiet_until: AtomicU64::new(0),
-                prototype: settings.prototype,
+                prototype,
                 make: settings.make,
                 capacity: AtomicUsize::new(settings.capacity),
                 idle_after: AtomicU64::new(nanoseconds(settings.idle_after)),
@@ -318,9 +323,7 @@ impl<P: PerKey> Keyed<P> {
 
     /// An empty registry with the same settings.
     pub(crate) fn fresh(&self) -> Self {
-        let mut settings = self.shared.settings();
-        settings.prototype = settings.prototype.fresh();
-        Self::of(settings)
+        Self::of(self.shared.settings())
     }
 
     /// Has the settings of `to` from now on, and so has every entry; all keep their state. Entries
@@ -349,14 +352,21 @@ impl<P: PerKey> Keyed<P> {
 
     /// A registry with the settings of `to`, and successors of all entries.
     fn successor(&self, to: &Self, now: Instant, rng: &Rng) -> Self {
-        let new = to.fresh();
+        let new = Self::of(Settings {
+            make: self.shared.make.clone(),
+            ..to.shared.settings()
+        });
+        let room = new.shared.capacity();
         self.for_each(|key, policy| {
-            let entry = new.get(key, || now);
-            if !entry.is_shared {
-                let successor = policy.successor(&entry.policy, now, rng);
-                let _ = new.remove(key);
-                new.shared.put(key, successor, now);
+            if new.len() == room {
+                return;
             }
+            let successor = if self.shared.is_special(key) {
+                policy.clone()
+            } else {
+                policy.successor(&new.shared.beyond, now, rng)
+            };
+            new.shared.put(key, successor, now);
         });
         new
     }
@@ -598,6 +608,16 @@ pub(crate) mod sealed {
         fn reconfigure(&self, to: &Self, now: std::time::Instant) -> bool {
             let _ = (to, now);
             false
+        }
+
+        /// One with the same settings, a state of its own, and nothing in common: what becomes of
+        /// the settings of one is nothing to the other.
+        #[must_use]
+        fn apart(&self) -> Self
+        where
+            Self: super::PerKey,
+        {
+            self.fresh()
         }
 
         /// One with the settings of `to`, and of this one's state what can be carried over; for

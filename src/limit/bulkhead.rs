@@ -367,7 +367,11 @@ impl Gate for Bulkhead {
 
 impl fmt::Debug for Bulkhead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = self.shared.settings();
         f.debug_struct("Bulkhead")
+            .field("model", &settings.model)
+            .field("line", &settings.line)
+            .field("until_body_ends", &settings.until_body_ends)
             .field("snapshot", &self.snapshot())
             .finish_non_exhaustive()
     }

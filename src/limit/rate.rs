@@ -368,6 +368,8 @@ impl fmt::Debug for RateLimit {
             .field("count", &settings.count)
             .field("per", &settings.per)
             .field("burst", &settings.burst)
+            .field("line", &settings.line)
+            .field("max_pause", &settings.max_pause)
             .finish_non_exhaustive()
     }
 }

@@ -81,13 +81,13 @@ impl<P: PerKey> Scope<P> {
             (Some(Self::One(old)), Self::One(new)) => Self::One(if old.reconfigure(new, now) {
                 old.clone()
             } else {
-                old.successor(new, now, rng)
+                old.successor(&new.apart(), now, rng)
             }),
             (Some(Self::PerKey(old)), Self::PerKey(new)) => {
                 let successor = old.reconfigure(new, now, rng);
                 Self::PerKey(successor.unwrap_or_else(|| old.clone()))
             }
-            (_, Self::One(new)) => Self::One(new.fresh()),
+            (_, Self::One(new)) => Self::One(new.apart()),
             (_, Self::PerKey(new)) => Self::PerKey(new.fresh()),
         }
     }

@@ -28,6 +28,9 @@
 //! requests tell their key by themselves ([`Http::key_by`] bends that), closures by [`Call::keyed`],
 //! and calls without a key pass by what is kept per key.
 //!
+//! The settings of a [reloadable](Pipeline::reloadable) pipeline can be exchanged while calls go
+//! through it; the state of its policies [stays](Pipeline::reload).
+//!
 //! Where another order is really wanted, pipelines nest; [`Error::flatten`](crate::Error::flatten)
 //! makes one error of two.
 
@@ -481,7 +484,10 @@ impl fmt::Debug for Policies {
         let mut out = f.debug_struct("Policies");
         out.field("deadline", &self.deadline)
             .field("retry", &self.retry)
-            .field("timeout", &self.timeout);
+            .field("timeout", &self.timeout)
+            .field("min_time_left", &self.min_time_left)
+            .field("idempotent", &self.is_idempotent())
+            .field("gates", &self.gates);
         if let Some(chaos) = &self.chaos {
             // Nobody is to overlook it.
             out.field("chaos", chaos);
