@@ -160,6 +160,8 @@ pub use window::Window;
 #[cfg(all(
     doctest,
     feature = "reqwest",
+    feature = "serde",
+    feature = "sim",
     feature = "testing-server",
     feature = "tower"
 ))]

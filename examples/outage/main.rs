@@ -69,6 +69,7 @@ impl Asked {
                 Policy::budget(10),
                 Policy::breaker(),
                 Policy::evenkeel(),
+                Policy::with_endpoints(),
             ],
             seeds: 1,
             out: PathBuf::from("target/outage"),

@@ -94,7 +94,7 @@ pub(crate) fn over_time(
             .draw()?;
         for (index, numbers) in series.iter().enumerate() {
             // The default is the last but for the user's own, and stands out.
-            let strong = table.policies[index] == "evenkeel" || index > 6;
+            let strong = table.policies[index].starts_with("evenkeel") || index > 7;
             let style = colour(index).stroke_width(if strong { 3 } else { 1 });
             let points = numbers.iter().enumerate();
             let points = points.map(|(second, number)| (second as f64, *number));
