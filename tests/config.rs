@@ -8,8 +8,8 @@ use evenkeel::backoff::{self, Jitter};
 use evenkeel::breaker::CountAs;
 use evenkeel::budget::Ratio;
 use evenkeel::config::{
-    Adaptive, Backoff, Base, Bounds, Breaker, Budget, Bulkhead, Config, Costs, Learning, PerKey,
-    RateLimit, Registry, Retry, Setting, Shape, SlowCalls, Throttle, Traffic, Window,
+    Adaptive, Backoff, Base, Bounds, Breaker, Budget, Bulkhead, Config, Costs, Endpoints, Learning,
+    PerKey, RateLimit, Registry, Retry, Setting, Shape, SlowCalls, Throttle, Traffic, Window,
 };
 use evenkeel::limit::Order;
 use evenkeel::testing::{ManualClock, Script, block_on};
@@ -84,6 +84,17 @@ ramp = "7s"
 request_faults = "failure"
 cancelled = "success"
 per_key = false
+
+[endpoints]
+list = ["http://10.0.0.1:8080", "replica-2:8080"]
+consecutive_failures = 4
+failure_share = "30%"
+most_ejected = "40%"
+cooldown = { kind = "constant", first = "9s" }
+forget_after = "4m"
+max_hint = "7m"
+probe_timeout = "12s"
+ramp = "8s"
 "#;
 
 fn read(text: &str) -> Config {
@@ -199,6 +210,17 @@ fn all_that_can_be_said_is_what_the_builders_say() {
                 .ramp(secs(7))
                 .request_faults(CountAs::Failure)
                 .cancelled(CountAs::Success),
+        )
+        .endpoints(
+            evenkeel::Endpoints::new(["http://10.0.0.1:8080", "replica-2:8080"])
+                .consecutive_failures(4)
+                .failure_share(Ratio::percent(30))
+                .most_ejected(Ratio::percent(40))
+                .cooldown(backoff::Backoff::constant(secs(9)))
+                .forget_after(secs(240))
+                .max_hint(secs(420))
+                .probe_timeout(secs(12))
+                .ramp(secs(8)),
         );
     assert_eq!(shown(&read(WHOLE)), format!("{code:?}"));
 }
@@ -289,7 +311,8 @@ fn every_field_makes_a_difference() {
     assert!(fields.len() > 60, "{fields:?}");
     for field in fields {
         // It is as in the default anyway.
-        let is_default = field == "/retry/backoff/kind" || field.ends_with("/per_key");
+        let of_kind = ["/retry/backoff/kind", "/endpoints/cooldown/jitter"];
+        let is_default = of_kind.contains(&field.as_str()) || field.ends_with("/per_key");
         // With every section there, the preset has no say.
         let is_default = is_default || field == "/base";
         let mut without = whole.clone();
@@ -367,7 +390,14 @@ fn every_builders_setter_has_its_field() {
         include_str!("../src/pipeline/mod.rs"),
         "Pipeline<C>",
         "",
-        &["clock", "observer", "rng", "no_window"],
+        &["chaos", "clock", "observer", "rng", "no_window"],
+        &[],
+    );
+    check(
+        include_str!("../src/endpoints/mod.rs"),
+        "Endpoints",
+        "/endpoints",
+        &[],
         &[],
     );
     check(include_str!("../src/retry.rs"), "Retry", "/retry", &[], &[]);
@@ -560,6 +590,7 @@ const UNREADABLE: &[(&str, &str, &str)] = &[
         "a duration with its unit",
     ),
     ("breaker.cancelled = 'maybe'", "breaker.cancelled", "maybe"),
+    ("endpoints.list = 'a:1'", "endpoints.list", "a sequence"),
     ("breaker = []", "breaker", "\"off\" or a table"),
 ];
 
@@ -579,6 +610,25 @@ fn what_cannot_be_read_is_named_by_its_path() {
 
 const SENSELESS: &[(&str, &str)] = &[
     ("deadline = '0s'", "deadline"),
+    ("endpoints = {}", "endpoints.list"),
+    ("endpoints.list = []", "endpoints.list"),
+    ("endpoints.list = ['a:1', 'a:1']", "endpoints.list"),
+    (
+        "endpoints.list = ['http://me:secret@a:1']",
+        "endpoints.list",
+    ),
+    (
+        "endpoints = { list = ['a:1'], most_ejected = 0 }",
+        "endpoints.most_ejected",
+    ),
+    (
+        "endpoints = { list = ['a:1'], consecutive_failures = 0 }",
+        "endpoints.consecutive_failures",
+    ),
+    (
+        "endpoints = { list = ['a:1'], probe_timeout = '0s' }",
+        "endpoints.probe_timeout",
+    ),
     ("timeout = '0s'", "timeout"),
     ("deadline = '1s'\nmin_time_left = '1s'", "min_time_left"),
     ("retry.max_attempts = 0", "retry.max_attempts"),
@@ -994,10 +1044,17 @@ fn any_config() -> BoxedStrategy<Config> {
             (it.min_time_left, it.idempotent) = (plain.3, plain.4);
             (it.retry, it.breaker) = (retry, breaker);
             let [bulkhead, rate_limit, window, throttle] = on;
+            let has_endpoints = window % 2 == 0;
             it.bulkhead = sometimes(bulkhead, limits.0);
             it.rate_limit = sometimes(rate_limit, limits.1);
             it.window = sometimes(window, limits.2);
             it.throttle = sometimes(throttle, limits.3);
+            if has_endpoints {
+                let mut endpoints = Endpoints::default();
+                endpoints.list = Some(vec!["a:1".into(), "https://b".into()]);
+                endpoints.ramp = Some(Duration::from_millis(u64::from(throttle)));
+                it.endpoints = Some(endpoints);
+            }
             it
         })
         .boxed()

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use evenkeel::breaker::State;
 use evenkeel::budget::Ratio;
+use evenkeel::endpoints;
 use evenkeel::error::{Reason, Rejected};
 use evenkeel::limit::{Aimd, Order};
 use evenkeel::testing::{Executor, ManualClock, Script, block_on};
 use evenkeel::verdict::{Hint, Kind};
 use evenkeel::{
-    Breaker, Budget, Bulkhead, Cause, Error, Key, Keyed, Pipeline, Priority, RateLimit, Retry, Rng,
-    Throttle, Verdict, Window,
+    Breaker, Budget, Bulkhead, Cause, Endpoints, Error, Key, Keyed, Pipeline, Priority, RateLimit,
+    Retry, Rng, Throttle, Verdict, Window,
 };
 use proptest::prelude::*;
 
@@ -449,6 +450,64 @@ fn a_breaker_with_another_window_takes_over_open_time_and_trips() {
         call(true).unwrap();
         let _ = rng;
     }
+}
+
+#[test]
+fn endpoints_that_stay_keep_their_health_and_those_that_go_end_what_is_under_way() {
+    let (clock, rng) = (ManualClock::new(), Rng::seeded(1));
+    let endpoints = Endpoints::new(["a:1", "b:1", "c:1"]);
+    let pipeline = Pipeline::new()
+        .endpoints(endpoints.clone())
+        .clock(clock.clock())
+        .reloadable();
+    let state = |name: &str| {
+        let all = endpoints.snapshot(clock.now());
+        all.iter()
+            .find(|it| it.endpoint.name() == name)
+            .map(|it| it.state)
+    };
+    while state("a:1") == Some(endpoints::State::Healthy) {
+        let pick = endpoints.pick(&[], clock.now(), &rng).unwrap();
+        let verdict = match pick.endpoint().name() {
+            "a:1" => Verdict::transient(),
+            _ => Verdict::success(),
+        };
+        pick.record(verdict, ms(1), clock.now(), &rng);
+    }
+    let pick = || endpoints.pick(&[], clock.now(), &rng).unwrap();
+    let leaves = std::iter::repeat_with(pick).find(|it| it.endpoint().name() == "b:1");
+
+    // Where nothing is said of them they stay.
+    pipeline.reload(&Pipeline::new()).unwrap();
+    assert_eq!(endpoints.len(), 3);
+    let to = Endpoints::new(["a:1", "c:1", "d:1"]).ramp(Duration::ZERO);
+    pipeline
+        .reload(&Pipeline::new().endpoints(to.clone()))
+        .unwrap();
+    assert!(matches!(
+        state("a:1"),
+        Some(endpoints::State::Ejected { .. })
+    ));
+    assert_eq!(state("b:1"), None);
+    assert_eq!(state("d:1"), Some(endpoints::State::Healthy));
+    leaves
+        .unwrap()
+        .record(Verdict::success(), ms(1), clock.now(), &rng);
+    let asked = |attempt: evenkeel::Attempt| {
+        let name = endpoints.get(attempt.endpoint().unwrap()).unwrap();
+        let name = name.name().to_owned();
+        async move { Ok::<_, ()>(name) }
+    };
+    for _ in 0..40 {
+        let name = block_on(&clock, pipeline.run(asked)).unwrap();
+        assert!(["c:1", "d:1"].contains(&name.as_str()), "{name}");
+    }
+    // Whose list it was is on its own.
+    assert!(
+        to.snapshot(clock.now())
+            .iter()
+            .all(|it| it.latency.is_none())
+    );
 }
 
 #[test]

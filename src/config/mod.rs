@@ -52,6 +52,7 @@
 //! | `min_time_left`, `idempotent` | a duration, a bool; see [`Pipeline`] | |
 //! | `retry` | [`Retry`], in it `backoff`, `after_rate_limit` ([`Backoff`]) and `budget` ([`Budget`]) | `"off"`, also for `retry.budget` |
 //! | `throttle`, `window`, `rate_limit`, `bulkhead`, `breaker` | [`Throttle`], [`Window`], [`RateLimit`], [`Bulkhead`], [`Breaker`] | `"off"` |
+//! | `endpoints` | [`Endpoints`], with its `list`; one set for all calls | |
 //!
 //! - Durations are strings with a unit: `"250ms"`, `"1m 30s"`. A number alone is refused.
 //! - Shares are `"50%"` or `0.5`.
@@ -77,8 +78,8 @@ use crate::pipeline::Pipeline;
 
 pub use error::Error;
 pub use sections::{
-    Adaptive, Backoff, Bounds, Breaker, Budget, Bulkhead, Costs, Learning, RateLimit, Registry,
-    Retry, Shape, SlowCalls, Throttle, Traffic, Window,
+    Adaptive, Backoff, Bounds, Breaker, Budget, Bulkhead, Costs, Endpoints, Learning, RateLimit,
+    Registry, Retry, Shape, SlowCalls, Throttle, Traffic, Window,
 };
 pub use value::{PerKey, Setting};
 
@@ -125,6 +126,9 @@ pub struct Config {
     /// [`Pipeline::breaker`].
     #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Setting<Breaker>>,
+    /// [`Pipeline::endpoints`]. Left out: those of the pipeline that it is applied to.
+    #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Endpoints>,
 }
 
 /// A preset that a configuration bends.
@@ -201,6 +205,7 @@ impl Config {
             gates.breaker.as_ref(),
             Breaker::build,
         )?;
+        let endpoints = self.endpoints.as_ref().map(Endpoints::build).transpose()?;
         let pipeline = pipeline.change(|it| {
             it.deadline = length(self.deadline, preset.deadline);
             it.timeout = length(self.timeout, preset.timeout);
@@ -212,6 +217,9 @@ impl Config {
             it.gates.rate_limit = rate_limit;
             it.gates.bulkhead = bulkhead;
             it.gates.breaker = breaker;
+            if endpoints.is_some() {
+                it.endpoints = endpoints;
+            }
         });
         pipeline.check().map_err(|error| Error::of("", error))?;
         Ok(pipeline)

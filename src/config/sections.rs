@@ -11,7 +11,7 @@ use crate::keyed::{self, Keyed};
 use crate::limit::{self, Aimd, Gradient, Order};
 use crate::pipeline::Scope;
 use crate::verdict::Kind;
-use crate::{retry, throttle, window};
+use crate::{endpoints, retry, throttle, window};
 
 use super::error::{Error, below};
 use super::value::{PerKey, Plain, Setting, optional, plain};
@@ -295,6 +295,30 @@ section! {
     }
 }
 
+section! {
+    /// A healthy host for every attempt; see [`Endpoints`](crate::Endpoints).
+    Endpoints {
+        /// [`Endpoints::new`](crate::Endpoints::new). It has to be there.
+        list: Vec<String>,
+        /// [`Endpoints::consecutive_failures`](crate::Endpoints::consecutive_failures).
+        consecutive_failures: Setting<u32>,
+        /// [`Endpoints::failure_share`](crate::Endpoints::failure_share).
+        failure_share: Setting<Ratio>,
+        /// [`Endpoints::most_ejected`](crate::Endpoints::most_ejected).
+        most_ejected: Ratio,
+        /// [`Endpoints::cooldown`](crate::Endpoints::cooldown).
+        cooldown: Backoff,
+        /// [`Endpoints::forget_after`](crate::Endpoints::forget_after).
+        forget_after: Duration,
+        /// [`Endpoints::max_hint`](crate::Endpoints::max_hint).
+        max_hint: Duration,
+        /// [`Endpoints::probe_timeout`](crate::Endpoints::probe_timeout).
+        probe_timeout: Duration,
+        /// [`Endpoints::ramp`](crate::Endpoints::ramp).
+        ramp: Duration,
+    }
+}
+
 impl Retry {
     /// What is not said is as in `preset`.
     pub(super) fn build(&self, preset: Option<&retry::Retry>) -> Result<retry::Retry, Error> {
@@ -500,6 +524,29 @@ impl Breaker {
         it = set(it, self.request_faults, breaker::Breaker::request_faults);
         it = set(it, self.cancelled, breaker::Breaker::cancelled);
         scope(it, self.per_key, false, AT)
+    }
+}
+
+impl Endpoints {
+    pub(super) fn build(&self) -> Result<Scope<endpoints::Endpoints>, Error> {
+        const AT: &str = "endpoints";
+        let list = needed(self.list.clone(), AT, "list")?;
+        let mut it = endpoints::Endpoints::new(list.iter().map(String::as_str));
+        if let Some(failures) = &self.consecutive_failures {
+            it = it.consecutive_failures(failures.as_option().copied());
+        }
+        if let Some(share) = &self.failure_share {
+            it = it.failure_share(share.as_option().copied());
+        }
+        it = set(it, self.most_ejected, endpoints::Endpoints::most_ejected);
+        if let Some(cooldown) = &self.cooldown {
+            it = it.cooldown(cooldown.build(&below(AT, "cooldown"))?);
+        }
+        it = set(it, self.forget_after, endpoints::Endpoints::forget_after);
+        it = set(it, self.max_hint, endpoints::Endpoints::max_hint);
+        it = set(it, self.probe_timeout, endpoints::Endpoints::probe_timeout);
+        it = set(it, self.ramp, endpoints::Endpoints::ramp);
+        scope(it, None, false, AT)
     }
 }
 

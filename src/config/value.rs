@@ -287,6 +287,7 @@ plain! {
     f64, "a number";
     u32, "a whole number";
     usize, "a whole number";
+    Vec<String>, "a list of hosts";
     crate::backoff::Jitter, "a kind of jitter";
     crate::breaker::CountAs, "what it counts as";
     crate::limit::Order, "an order";

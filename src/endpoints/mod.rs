@@ -148,7 +148,7 @@ use crate::budget::Ratio;
 use crate::error::ConfigError;
 use crate::keyed::{PerKey, sealed::Sealed};
 use crate::rng::Rng;
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, Mutex, MutexGuard, lock};
 use crate::verdict::{Hint, Verdict};
 
 pub use endpoint::{Endpoint, Id};
@@ -169,10 +169,15 @@ pub struct Endpoints {
 type List = Vec<std::sync::Arc<Endpoint>>;
 
 struct Shared {
-    settings: Settings,
     /// What is wrong with the list.
     invalid: Option<ConfigError>,
-    set: Mutex<Set>,
+    state: Mutex<Guarded>,
+}
+
+/// The settings, and what they are for.
+struct Guarded {
+    settings: Settings,
+    set: Set,
 }
 
 impl Endpoints {
@@ -267,7 +272,7 @@ impl Endpoints {
     /// The first that makes no sense.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.shared.invalid.map_or(Ok(()), Err)?;
-        self.shared.settings.check()
+        self.shared.lock().settings.check()
     }
 
     /// Chooses an endpoint for an attempt that begins now, by none of those that the call already
@@ -310,20 +315,20 @@ impl Endpoints {
     {
         let (list, invalid) = read(list);
         invalid.map_or(Ok(()), Err)?;
-        let mut set = lock(&self.shared.set);
-        Ok(set.update(&list, &self.shared.settings, now))
+        let Guarded { settings, set } = &mut *self.shared.lock();
+        Ok(set.update(&list, settings, now))
     }
 
     /// What an id stands for, as long as the endpoint is in the set or something is under way there.
     #[must_use]
     pub fn get(&self, id: Id) -> Option<std::sync::Arc<Endpoint>> {
-        lock(&self.shared.set).get(id).cloned()
+        self.shared.lock().set.get(id).cloned()
     }
 
     /// How many endpoints there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.shared.set).len()
+        self.shared.lock().set.len()
     }
 
     /// Whether there are none.
@@ -335,7 +340,8 @@ impl Endpoints {
     /// Every endpoint as it is now, by index.
     #[must_use]
     pub fn snapshot(&self, now: Instant) -> Vec<Snapshot> {
-        lock(&self.shared.set).snapshot(&self.shared.settings, now)
+        let Guarded { settings, set } = &*self.shared.lock();
+        set.snapshot(settings, now)
     }
 
     /// The same as [`pick`](Self::pick), for the engine.
@@ -346,11 +352,11 @@ impl Endpoints {
         rng: &Rng,
     ) -> Option<(Hold, Id, Option<Change>)> {
         let mut draws = rng.draws();
-        let settings = &self.shared.settings;
-        let mut set = lock(&self.shared.set);
+        let mut state = self.shared.lock();
+        let Guarded { settings, set } = &mut *state;
         let (ticket, change) = set.pick(tried, settings, now, &mut draws)?;
         let id = set.id_of(ticket);
-        drop(set);
+        drop(state);
         let hold = Hold {
             shared: Arc::clone(&self.shared),
             ticket: Some(ticket),
@@ -365,32 +371,56 @@ impl Endpoints {
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
-                settings,
                 invalid,
-                set: Mutex::new(Set::new(list)),
+                state: Mutex::new(Guarded {
+                    settings,
+                    set: Set::new(list),
+                }),
             }),
         }
     }
 
     fn change(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.shared.settings.clone();
+        let (mut settings, list) = self.shared.copy();
         change(&mut settings);
-        let list = lock(&self.shared.set).list();
         Self::of(settings, &list, self.shared.invalid)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Guarded> {
+        lock(&self.state)
+    }
+
+    fn copy(&self) -> (Settings, List) {
+        let state = self.lock();
+        (state.settings.clone(), state.set.list())
     }
 }
 
 impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = lock(&self.shared.set).list();
+        let (settings, list) = self.shared.copy();
         f.debug_struct("Endpoints")
             .field("list", &list)
-            .field("settings", &self.shared.settings)
+            .field("settings", &settings)
             .finish_non_exhaustive()
     }
 }
 
-impl Sealed for Endpoints {}
+impl Sealed for Endpoints {
+    /// Those that stay keep all that is known of them.
+    fn reconfigure(&self, to: &Self, now: Instant) -> bool {
+        let (settings, list) = to.shared.copy();
+        let mut state = self.shared.lock();
+        state.settings = settings;
+        let Guarded { settings, set } = &mut *state;
+        if set.list() != list {
+            set.update(&list, settings, now);
+        }
+        true
+    }
+}
 
 impl PerKey for Endpoints {
     /// With the same endpoints, all healthy.
@@ -400,7 +430,7 @@ impl PerKey for Endpoints {
 
     /// Whether nobody else holds it, and it has the list that a fresh one would have.
     fn is_idle(&self, _: Instant) -> bool {
-        Arc::strong_count(&self.shared) == 1 && !lock(&self.shared.set).is_updated()
+        Arc::strong_count(&self.shared) == 1 && !self.shared.lock().set.is_updated()
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -436,7 +466,7 @@ impl Pick {
     #[must_use]
     pub fn is_probe(&self) -> bool {
         let ticket = self.hold.ticket;
-        ticket.is_some_and(|ticket| lock(&self.hold.shared.set).is_probing(ticket))
+        ticket.is_some_and(|ticket| self.hold.shared.lock().set.is_probing(ticket))
     }
 
     /// The change that the choice made: it probes an endpoint, or an earlier probe was found to be lost.
@@ -477,26 +507,26 @@ pub(crate) struct Hold {
 
 impl Hold {
     pub(crate) fn id(&self) -> Option<Id> {
-        Some(lock(&self.shared.set).id_of(self.ticket?))
+        Some(self.shared.lock().set.id_of(self.ticket?))
     }
 
     pub(crate) fn endpoint(&self) -> Option<std::sync::Arc<Endpoint>> {
-        let set = lock(&self.shared.set);
-        Some(std::sync::Arc::clone(set.endpoint(self.ticket?.slot)))
+        let state = self.shared.lock();
+        Some(std::sync::Arc::clone(state.set.endpoint(self.ticket?.slot)))
     }
 
     /// The attempt ended.
     pub(crate) fn record(mut self, ended: Ended, now: Instant, rng: &Rng) -> Option<Change> {
         let ticket = self.ticket.take()?;
-        let Shared { set, settings, .. } = &*self.shared;
-        lock(set).record(ticket, ended, settings, now, || rng.draws())
+        let Guarded { settings, set } = &mut *self.shared.lock();
+        set.record(ticket, ended, settings, now, || rng.draws())
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            lock(&self.shared.set).abandon(ticket);
+            self.shared.lock().set.abandon(ticket);
         }
     }
 }

@@ -167,7 +167,7 @@ fn pass<P: Gate + PerKey>(
     policy.map(Pass::new)
 }
 
-fn after<P: PerKey>(
+pub(super) fn after<P: PerKey>(
     new: Option<&Scope<P>>,
     old: Option<&Scope<P>>,
     now: Instant,

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::error::ConfigError;
+use crate::pipeline::gates::after;
 use crate::pipeline::{Pipeline, Policies};
 use crate::retry::Retry;
 use crate::sync::lock_plain;
@@ -103,7 +104,8 @@ impl Policies {
             configured_idempotent: to.configured_idempotent,
             gates: to.gates.after(&self.gates, now, rng),
             chaos: self.chaos.clone(),
-            endpoints: self.endpoints.clone(),
+            endpoints: after(to.endpoints.as_ref(), self.endpoints.as_ref(), now, rng)
+                .or_else(|| self.endpoints.clone()),
             observer: self.observer.clone(),
             invalid: None,
         }
@@ -139,7 +141,8 @@ impl<C> Pipeline<C> {
     /// layers made of them.
     ///
     /// Which policies there are and what they are set to comes from `to`. Classifier, clock, chance,
-    /// observer, [endpoints](Self::endpoints), [chaos](Self::chaos), and whether calls are [`idempotent`](Self::idempotent), stay. A call goes to its
+    /// observer, [chaos](Self::chaos), whether calls are [`idempotent`](Self::idempotent), and
+    /// [endpoints](Self::endpoints) where `to` has none, stay. A call goes to its
     /// end by the deadline, timeout, retries and choice of policies it began with; policies that it
     /// shares with others change under it.
     ///
@@ -151,6 +154,7 @@ impl<C> Pipeline<C> {
     /// | window | rate, quiet, what is under way and parked | |
     /// | rate limit | what was used, pauses, its line | no burst by the change; what the service said was left is forgotten if the quota is another |
     /// | bulkhead | what runs, its line, what it learned | a limit of the user's own begins anew; a smaller one waits until so many have left |
+    /// | endpoints | health, ejections and probes of those that stay in the list | |
     /// | throttle | what it counted | in a window of another length each tenth is of another length |
     /// | breaker | state, open time, counts, probes | with another kind or length of window, or where slow calls begin or cease to count, a new breaker takes over mode, state, open time and trips: handles of the old one are on their own then, and what is under way counts for neither |
     ///

@@ -488,6 +488,9 @@ impl fmt::Debug for Policies {
             .field("min_time_left", &self.min_time_left)
             .field("idempotent", &self.is_idempotent())
             .field("gates", &self.gates);
+        if let Some(endpoints) = &self.endpoints {
+            out.field("endpoints", endpoints);
+        }
         if let Some(chaos) = &self.chaos {
             // Nobody is to overlook it.
             out.field("chaos", chaos);
