@@ -9,6 +9,10 @@
 //! It writes `outage.html`, a page that needs nothing else, with a heat map and plots; `outage.csv` with
 //! a row for every run, and `outage-seconds.csv` with a row for every second of them.
 
+// Counts of requests and pixels: far from the bounds of any of these.
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
+#![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
+
 mod page;
 mod plots;
 

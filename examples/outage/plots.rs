@@ -22,7 +22,7 @@ pub(crate) fn heat_map(table: &Table) -> Outcome<String> {
         let centre = Pos::new(HPos::Center, VPos::Center);
         for (column, scenario) in table.scenarios.iter().enumerate() {
             let at = (left + column as i32 * wide + wide / 2, top / 2);
-            write(&area, scenario.name(), at, 16, centre, &GREY)?;
+            write(&area, scenario.name(), at, 16, centre, GREY)?;
         }
         for (row, policy) in table.policies.iter().enumerate() {
             let y = top + row as i32 * high;
@@ -33,7 +33,7 @@ pub(crate) fn heat_map(table: &Table) -> Outcome<String> {
                 at,
                 16,
                 Pos::new(HPos::Right, VPos::Center),
-                &GREY,
+                GREY,
             )?;
             for column in 0..table.scenarios.len() {
                 let share = table.cells[column][row].share();
@@ -41,7 +41,7 @@ pub(crate) fn heat_map(table: &Table) -> Outcome<String> {
                 let cell = [(x + 1, y + 1), (x + wide - 1, y + high - 1)];
                 area.draw(&Rectangle::new(cell, heat(share).filled()))?;
                 let at = (x + wide / 2, y + high / 2);
-                write(&area, &format!("{share:.0}"), at, 17, centre, &BLACK)?;
+                write(&area, &format!("{share:.0}"), at, 17, centre, BLACK)?;
             }
         }
         area.present()?;
@@ -128,9 +128,12 @@ fn write(
     at: (i32, i32),
     size: i32,
     position: Pos,
-    colour: &RGBColor,
+    colour: RGBColor,
 ) -> Outcome<()> {
-    let style = ("sans-serif", size).into_font().color(colour).pos(position);
+    let style = ("sans-serif", size)
+        .into_font()
+        .color(&colour)
+        .pos(position);
     Ok(area.draw_text(text, &style, at)?)
 }
 

@@ -31,7 +31,9 @@ pub(crate) fn show(scenarios: &[Scenario]) -> Result<(), Box<dyn Error>> {
         100.0 * best.map_or(report.touched().share(), |best| report.share_of(&best))
     })?;
     print!("| percent of the attainable |");
-    scenarios.iter().for_each(|it| print!(" {} |", it.name()));
+    for scenario in scenarios {
+        print!(" {} |", scenario.name());
+    }
     println!("\n|---|{}", "---:|".repeat(scenarios.len()));
     let rows = shares.chunks(SEEDS.len() * scenarios.len());
     for (policy, row) in policies.iter().zip(rows) {

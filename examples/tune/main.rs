@@ -12,6 +12,10 @@
 //! nearly as good the one that is done soonest. `--around` changes one setting of the default at a
 //! time. Change both to what is yours to choose, and the scenarios to what you fear.
 
+// Counts of requests and pixels: far from the bounds of any of these.
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
+#![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
+
 mod around;
 mod grid;
 

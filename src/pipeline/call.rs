@@ -401,6 +401,12 @@ fn begin<O: Operation>(
     operation.begin(attempt, at, last)
 }
 
+/// What came of an attempt, or what ended the call instead.
+type Step<O> = Result<
+    Outcome<<O as Operation>::Value, <O as Operation>::Error>,
+    Cause<<O as Operation>::Error>,
+>;
+
 /// A limit ended the attempt: its own, or the call's.
 #[allow(clippy::inline_always)] // or what every call comes to goes through memory
 #[inline(always)]
@@ -409,7 +415,7 @@ fn ended<O: Operation>(
     operation: &O,
     policies: &Policies,
     now: &mut Moment,
-) -> Result<Outcome<O::Value, O::Error>, Cause<O::Error>> {
+) -> Step<O> {
     if state.is_past_deadline(policies, now) {
         state.cut_short(operation, policies, now);
         return Err(state.past_deadline());

@@ -43,8 +43,10 @@ use crate::window::Window;
 #[must_use]
 pub struct Policy {
     name: Cow<'static, str>,
-    make: Arc<dyn Fn(Client, &Scenario, usize) -> Client + Send + Sync>,
+    make: Arc<Make>,
 }
+
+type Make = dyn Fn(Client, &Scenario, usize) -> Client + Send + Sync;
 
 impl Policy {
     /// `make` is given a client that has the deadline and the attempt timeout of the scenario, and no
