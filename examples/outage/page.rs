@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use evenkeel::sim::Second;
+use evenkeel::sim::{Second, scenarios};
 
 use crate::{Cell, Outcome, Table, plots};
 
@@ -28,11 +28,31 @@ one that knows of every fault and every free worker at once.</p>
         write!(page, "<dt>{name}</dt><dd>{about}</dd>")?;
     }
     page.push_str("</dl>");
+    reference(&mut page)?;
     for scenario in 0..table.scenarios.len() {
         section(&mut page, table, scenario)?;
     }
     page.push_str("</main></body></html>\n");
     Ok(page)
+}
+
+/// What was known before.
+fn reference(page: &mut String) -> Outcome<()> {
+    page.push_str(
+        "<details><summary>Reference: what policies reached in an independent implementation of the same \
+         world, mean of three seeds</summary><div class=\"scroll\"><table><thead><tr><th>policy</th>\
+         <th>S1</th><th>S2</th><th>S6</th></tr></thead><tbody>",
+    );
+    for (policy, shares) in scenarios::REFERENCE {
+        write!(page, "<tr><th>{}</th>", escape(policy))?;
+        for share in shares {
+            let share = share.map_or("–".into(), |it| format!("{it}"));
+            write!(page, "<td>{share}</td>")?;
+        }
+        page.push_str("</tr>");
+    }
+    page.push_str("</tbody></table></div></details>");
+    Ok(())
 }
 
 fn section(page: &mut String, table: &Table, scenario: usize) -> Outcome<()> {
