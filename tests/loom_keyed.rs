@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use evenkeel::keyed::Keyed;
-use evenkeel::{Budget, Key};
+use evenkeel::{Budget, Key, Pipeline, Retry};
 use loom::thread;
 
 const TICK: Duration = Duration::from_nanos(1);
@@ -83,6 +83,22 @@ fn a_key_that_is_removed_while_it_is_looked_up_is_counted_once() {
         let removed = keyed.remove(key).is_some();
         assert_ne!(racing.join().unwrap(), removed);
         assert!(keyed.is_empty());
+    });
+}
+
+#[test]
+fn a_key_that_comes_while_settings_change_has_the_new_ones_in_the_end() {
+    loom::model(|| {
+        let (keyed, now, key) = (one_place(), Instant::now(), Key::of(0));
+        let with = |budgets| Pipeline::new().retry(Retry::default().budget(budgets));
+        let pipeline = with(keyed.clone()).reloadable();
+        let to = Keyed::new(Budget::default().capacity(70)).capacity(1);
+        let (to, other) = (with(to.idle_after(TICK)), keyed.clone());
+        let racing = thread::spawn(move || drop(other.get(key, || now)));
+        pipeline.reload(&to).unwrap();
+        racing.join().unwrap();
+        let capacity = keyed.peek(key).unwrap().snapshot().capacity;
+        assert!(capacity > 69.0, "{capacity}");
     });
 }
 
