@@ -32,6 +32,11 @@ fn a_call_that_succeeds_at_once_allocates_nothing_of_its_own() {
         let _ = now(plain.run(|_| ready(Ok::<_, ()>(7))));
     };
     assert_eq!(allocations(run), 0, "closure");
+    let live = plain.clone().reloadable();
+    let run = || {
+        let _ = now(live.run(|_| ready(Ok::<_, ()>(7))));
+    };
+    assert_eq!(allocations(run), 0, "reloadable");
 
     // Switched off, or with nothing to inject into this attempt.
     let chaos = evenkeel::Chaos::new().sometimes(Ratio::percent(0), Fault::Reset);

@@ -300,6 +300,41 @@ fn apply_keeps_what_is_code() {
     }
 }
 
+#[test]
+fn a_live_pipeline_takes_a_configuration_whole_or_not_at_all() {
+    let clock = ManualClock::new();
+    let breaker =
+        "[breaker]\nconsecutive_failures = 1\ncooldown = { kind = 'constant', first = '10s' }";
+    let first = format!("{breaker}\nper_key = false\n[retry]\nmax_attempts = 1");
+    let given = Pipeline::new().clock(clock.clock());
+    let pipeline = read(&first).apply(given).unwrap();
+    assert_eq!(read("").reload(&pipeline).unwrap_err().field(), "pipeline");
+    let pipeline = pipeline.reloadable();
+    let fails = || block_on(&clock, pipeline.run(|_| async { Err::<(), _>("no") })).unwrap_err();
+    assert!(matches!(fails().cause(), evenkeel::Cause::Operation(_)));
+    assert!(matches!(fails().cause(), evenkeel::Cause::Rejected(_)));
+
+    let before = format!("{pipeline:?}");
+    let bad = read("timeout = '3s'\n[retry]\nmax_attempts = 9\n[breaker]\nprobes = 0");
+    let error = bad.reload(&pipeline).unwrap_err();
+    assert_eq!(error.field(), "breaker.probes");
+    assert_eq!(error.check().unwrap().field(), "breaker.probes");
+    assert_eq!(format!("{pipeline:?}"), before);
+
+    // Open still, for as long as it was to be; then by the new settings.
+    let good = "[breaker]\nconsecutive_failures = 3\n[retry]\nmax_attempts = 2\n\
+         backoff = { kind = 'constant', first = '1ms' }";
+    read(good).reload(&pipeline).unwrap();
+    clock.advance(Duration::from_millis(9_999));
+    assert!(matches!(fails().cause(), evenkeel::Cause::Rejected(_)));
+    clock.advance(Duration::from_millis(1));
+    assert!(matches!(fails().cause(), evenkeel::Cause::Operation(_)));
+    // Back to the preset, without a breaker.
+    read("base = 'none'").reload(&pipeline).unwrap();
+    assert_eq!(fails().attempts(), 1);
+    assert!(matches!(fails().cause(), evenkeel::Cause::Operation(_)));
+}
+
 // --- nothing is forgotten --------------------------------------------------------------------------
 
 #[test]

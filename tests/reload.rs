@@ -405,6 +405,35 @@ fn settings_of_a_breaker_hold_at_once_for_calls_that_are_out() {
 }
 
 #[test]
+fn failures_of_old_rules_are_not_in_a_row_with_those_of_new_ones_for_ever() {
+    let (clock, rng) = (ManualClock::new(), Rng::seeded(1));
+    for between in [None, Some(2)] {
+        let rules = |in_row| {
+            let breaker = Breaker::new().failure_ratio(None);
+            breaker.consecutive_failures(in_row)
+        };
+        let breaker = rules(Some(5));
+        let pipeline = Pipeline::new().breaker(breaker.clone()).reloadable();
+        let tell = |verdict| {
+            let permit = breaker.try_acquire(clock.now(), &rng).unwrap();
+            permit.record(verdict, clock.now(), &rng)
+        };
+        for _ in 0..4 {
+            assert!(tell(Verdict::transient()).is_none());
+        }
+        let reload = |in_row| {
+            let to = Pipeline::new().breaker(rules(in_row));
+            pipeline.reload(&to).unwrap();
+        };
+        reload(between);
+        assert!(tell(Verdict::success()).is_none());
+        reload(Some(2));
+        assert!(tell(Verdict::transient()).is_none(), "{between:?}");
+        assert!(tell(Verdict::transient()).is_some(), "{between:?}");
+    }
+}
+
+#[test]
 fn a_breaker_with_another_window_takes_over_open_time_and_trips() {
     let (clock, rng) = (ManualClock::new(), Rng::seeded(1));
     let old = Breaker::new();

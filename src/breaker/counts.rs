@@ -124,6 +124,15 @@ impl Counts {
         }
     }
 
+    /// The rules are others now. A streak that one of the old ones let grow, or forgot to end, is to
+    /// break none of these by itself.
+    pub(super) fn bound_streak(&self, rules: &Rules) {
+        let most = u64::from(rules.in_row.unwrap_or(0)).saturating_sub(1);
+        let bound = |seen: u64| (seen & STREAK > most).then_some(seen & !STREAK | most);
+        let (Ok(_) | Err(_)) =
+            (self.streak).fetch_update(Ordering::Relaxed, Ordering::Relaxed, bound);
+    }
+
     /// Which rule is broken. To be asked after every bad outcome: good ones break none.
     pub(super) fn broken(&self, rules: &Rules, generation: u64, now: Spot) -> Option<Why> {
         // Two that fail at once must not both miss the other.

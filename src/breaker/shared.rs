@@ -451,6 +451,7 @@ impl Shared {
             return false;
         }
         self.common.live.set(new);
+        self.counts.bound_streak(&self.common.live.rules());
         self.change(|machine| {
             if machine.phase.stage == Stage::HalfOpen {
                 // There may be more places now.

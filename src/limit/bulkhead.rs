@@ -367,11 +367,13 @@ impl Gate for Bulkhead {
 
 impl fmt::Debug for Bulkhead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settings = self.shared.settings();
+        let learned = lock(&self.shared.limit);
+        let (model, line) = (learned.model, learned.line);
+        drop(learned);
         f.debug_struct("Bulkhead")
-            .field("model", &settings.model)
-            .field("line", &settings.line)
-            .field("until_body_ends", &settings.until_body_ends)
+            .field("model", &model)
+            .field("line", &line)
+            .field("until_body_ends", &self.holds_bodies())
             .field("snapshot", &self.snapshot())
             .finish_non_exhaustive()
     }
