@@ -259,21 +259,24 @@ fn tell(events: &[(Duration, Event)]) {
     }
     let mut told = HashSet::new();
     for (call, story) in calls {
-        let (first, last) = (story[0].1, story[story.len() - 1].1);
-        let met = first.verdict().map(|it| it.error_type());
-        if !told.insert((met, stop(last))) {
+        let met = story[0].1.verdict().map(|it| it.error_type());
+        let stopped = story.iter().find_map(|(_, event)| stop(event));
+        if !told.insert((met, stopped)) {
             continue;
         }
         println!("call {call}");
         for (at, event) in &story {
             println!("  {:.2} s  {}", at.as_secs_f64(), line(event));
         }
-        println!("  {}\n", stop(last).map_or("succeeded", |_| "failed"));
+        println!();
     }
 }
 
 /// What happened, and what is done about it.
 fn line(event: &Event) -> String {
+    if let Event::Done { end, attempts, .. } = event {
+        return format!("{end} after {attempts} attempts");
+    }
     let met = event.verdict().map(|it| it.error_type().to_string());
     let met = met.unwrap_or("not sent".into());
     let next = match event {

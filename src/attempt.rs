@@ -12,6 +12,7 @@ use crate::verdict::Verdict;
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
     pub(crate) number: u32,
+    pub(crate) earlier: u32,
     pub(crate) elapsed: Duration,
     pub(crate) deadline: Option<Instant>,
     pub(crate) time_left: Option<Duration>,
@@ -25,6 +26,14 @@ impl Attempt {
     #[must_use]
     pub const fn number(&self) -> u32 {
         self.number
+    }
+
+    /// Its number, and with it the attempts that others made on this call's behalf before: its
+    /// [caller's](crate::http::CallerAttempt) and proxies'. The same as [`number`](Self::number) where
+    /// none are known.
+    #[must_use]
+    pub const fn total(&self) -> u32 {
+        self.number.saturating_add(self.earlier)
     }
 
     /// Whether this is attempt 2 or later.

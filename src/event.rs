@@ -1,6 +1,63 @@
 //! What happened, for whoever listens. The one place that emits `tracing`.
+//!
+//! Every denial, retry, wait in line and change of a shared policy is one [`Event`], with its reason
+//! and its numbers, and so is the end of every call that did not simply succeed. Whoever wants to
+//! know is an [`Observer`].
+//!
+//! # Example
+//!
+//! ```
+//! use evenkeel::event::End;
+//! use evenkeel::{Event, Pipeline, Retry};
+//! use std::sync::{Arc, Mutex};
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let told = Arc::new(Mutex::new(Vec::new()));
+//! let log = Arc::clone(&told);
+//! let pipeline = Pipeline::new()
+//!     .retry(Retry::constant(Duration::ZERO))
+//!     .observer(move |event: &Event| log.lock().unwrap().push(*event));
+//!
+//! let call = pipeline.run(|n| async move { if n.is_retry() { Ok(7) } else { Err("busy") } });
+//! assert_eq!(call.await, Ok(7));
+//! let told = told.lock().unwrap();
+//! assert!(matches!(
+//!     told[..],
+//!     [Event::Retry { attempt: 1, .. }, Event::Done { attempts: 2, end: End::Success, .. }],
+//! ));
+//! # }
+//! ```
+//!
+//! # `tracing`
+//!
+//! | what | target | level | fields |
+//! |---|---|---|---|
+//! | an event | `evenkeel` | DEBUG | `call`, `http.request.resend_count`, `error.type`, `reason`, `wait`, `retry_after`, `budget`, .. |
+//! | a span around each attempt | `evenkeel::attempt` | DEBUG | `otel.name`, `otel.kind`, `otel.status_code`, `http.request.method`, `server.address`, `server.port`, `http.request.resend_count`, `http.response.status_code`, `error.type`, `call` |
+//!
+//! A span is what OpenTelemetry's conventions call an HTTP client span: one for each request sent, a
+//! child of the span the call is made in. It is entered whenever the attempt is begun or polled, so
+//! whatever propagates the current span in headers propagates this one. Its name is the method, or
+//! `attempt` where there is none; it ends when the attempt's outcome is known, not when the body was
+//! read. An attempt that was refused has none. `url.full`, which the conventions want as well, is
+//! left out: paths and queries hold secrets. Other protocols than HTTP say what they are in
+//! [`Protocol::describe`](crate::pipeline::Protocol::describe).
+//!
+//! All that one call says has the same number, `call`.
+//!
+//! # What it costs
+//!
+//! Where nobody listens, a comparison. No event or span is made, and nothing allocated. A span that
+//! somebody wants is boxed, once for each attempt.
+//!
+//! # What is not told
+//!
+//! A call that was dropped has no end that is told. What is changed by hand, such as a breaker's mode
+//! or a pipeline's settings, is told to whoever did it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,13 +65,15 @@ use crate::breaker;
 use crate::budget::Snapshot;
 use crate::chaos::Fault;
 use crate::endpoints;
-use crate::error::Reason;
+use crate::error::{Cause, Limit, Reason};
 use crate::keyed::{self, Key};
 use crate::limit;
 use crate::report::{Stop, Wait, WaitReason};
 use crate::throttle;
 use crate::verdict::Verdict;
 use crate::window;
+
+pub use crate::span::Described;
 
 /// A change of state of a policy that many calls share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,6 +109,23 @@ pub enum Event {
         key: Option<Key>,
         /// What changed, and why.
         change: Change,
+    },
+    /// A call is over. Told of every call but those whose first attempt succeeded without a wait; of
+    /// them too if an observer [wants all](Observer::wants_all).
+    Done {
+        /// The call: the same number for all events of one call, unique in this process.
+        call: u64,
+        /// How many attempts were begun. Zero if the first was refused.
+        attempts: u32,
+        /// The service that the call goes to, where it is known.
+        key: Option<Key>,
+        /// How it ended.
+        end: End,
+        /// From the beginning of the call to its end. Zero if the call had no reason to look at the
+        /// clock.
+        elapsed: Duration,
+        /// How long attempts waited in line, or for a breaker.
+        parked: Duration,
     },
     /// A fault made to order was injected into an attempt; see [`chaos`](crate::chaos).
     Injected {
@@ -96,6 +172,8 @@ pub enum Event {
         call: u64,
         /// The number of the attempt that failed, from 1.
         attempt: u32,
+        /// The service that the call goes to, where it is known.
+        key: Option<Key>,
         /// What its outcome meant.
         verdict: Verdict,
         /// The wait that begins now.
@@ -109,6 +187,8 @@ pub enum Event {
         call: u64,
         /// The number of the attempt that failed, from 1.
         attempt: u32,
+        /// The service that the call goes to, where it is known.
+        key: Option<Key>,
         /// What its outcome meant.
         verdict: Verdict,
         /// Why no attempt follows.
@@ -137,6 +217,7 @@ impl Event {
     pub const fn call(&self) -> u64 {
         match self {
             Self::Changed { call, .. }
+            | Self::Done { call, .. }
             | Self::Injected { call, .. }
             | Self::Parked { call, .. }
             | Self::Reject { call, .. }
@@ -146,10 +227,11 @@ impl Event {
         }
     }
 
-    /// The number of the attempt, from 1.
+    /// The number of the attempt, from 1. That of the last one at the call's end: zero if there was none.
     #[must_use]
     pub const fn attempt(&self) -> u32 {
         match self {
+            Self::Done { attempts, .. } => *attempts,
             Self::Changed { attempt, .. }
             | Self::Injected { attempt, .. }
             | Self::Parked { attempt, .. }
@@ -160,11 +242,27 @@ impl Event {
         }
     }
 
+    /// The service that the call goes to, where it is known.
+    #[must_use]
+    pub const fn key(&self) -> Option<Key> {
+        match self {
+            Self::Changed { key, .. }
+            | Self::Done { key, .. }
+            | Self::Injected { key, .. }
+            | Self::Parked { key, .. }
+            | Self::Reject { key, .. }
+            | Self::Retry { key, .. }
+            | Self::Stop { key, .. }
+            | Self::WouldReject { key, .. } => *key,
+        }
+    }
+
     /// What the attempt's outcome meant. `None` where there was no outcome.
     #[must_use]
     pub const fn verdict(&self) -> Option<Verdict> {
         match self {
             Self::Changed { .. }
+            | Self::Done { .. }
             | Self::Injected { .. }
             | Self::Parked { .. }
             | Self::Reject { .. }
@@ -174,18 +272,91 @@ impl Event {
     }
 }
 
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// Its deadline passed.
+    Deadline,
+    /// Its last attempt failed, and this is what that meant.
+    Failed(Verdict),
+    /// The pipeline's settings make no sense, and nothing was begun.
+    Invalid,
+    /// A policy refused an attempt.
+    Rejected(Reason),
+    /// Its last attempt succeeded.
+    Success,
+}
+
+impl End {
+    /// Whether the caller got what it wanted.
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Self::Success)
+    }
+
+    /// How a call ends that gives no outcome of an attempt. `last`: what that of the last one meant.
+    pub(crate) const fn of<E>(cause: &Cause<E>, last: Verdict) -> Self {
+        match cause {
+            Cause::Config(_) => Self::Invalid,
+            Cause::Elapsed(elapsed) if matches!(elapsed.limit(), Limit::Deadline) => Self::Deadline,
+            Cause::Rejected(rejected) => Self::Rejected(rejected.reason),
+            Cause::Elapsed(_) | Cause::Injected(_) | Cause::Operation(_) => Self::Failed(last),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deadline => "deadline",
+            Self::Failed(_) => "failed",
+            Self::Invalid => "invalid settings",
+            Self::Rejected(_) => "rejected",
+            Self::Success => "success",
+        })
+    }
+}
+
 /// Somebody who wants to know. Closures qualify.
+///
+/// A pipeline may have several: all of them are told of each event, in the order in which they were
+/// given.
 ///
 /// Called on the task that runs the call, with no lock held: be quick. A panic in it passes to
 /// the caller and poisons nothing.
 pub trait Observer: Send + Sync {
     /// Takes note of an event.
     fn observe(&self, event: &Event);
+
+    /// Whether it wants to be told of the end of those calls too whose first attempt succeeded
+    /// without a wait. Asked once, when it is given to a pipeline; if one of several wants it, all are
+    /// told. Each call then reads the clock at its beginning and its end. Default: no.
+    fn wants_all(&self) -> bool {
+        false
+    }
 }
 
 impl<F: Fn(&Event) + Send + Sync> Observer for F {
     fn observe(&self, event: &Event) {
         self(event);
+    }
+}
+
+/// One more observer beside those that there are.
+pub(crate) struct Both<O> {
+    pub(crate) first: Arc<dyn Observer>,
+    pub(crate) second: O,
+}
+
+impl<O: Observer> Observer for Both<O> {
+    fn observe(&self, event: &Event) {
+        self.first.observe(event);
+        self.second.observe(event);
+    }
+
+    fn wants_all(&self) -> bool {
+        self.first.wants_all() || self.second.wants_all()
     }
 }
 
@@ -196,20 +367,34 @@ pub(crate) fn tell(
     call: &mut u64,
     event: impl FnOnce(u64) -> Event,
 ) {
-    let traced = tracing::enabled!(target: TARGET, tracing::Level::DEBUG);
+    let traced = is_traced();
     if !traced && observer.is_none() {
         return;
     }
-    if *call == 0 {
-        *call = CALLS.fetch_add(1, Ordering::Relaxed);
-    }
-    let event = event(*call);
+    let event = event(number(call));
     if traced {
         trace(&event);
     }
     if let Some(observer) = observer {
         observer.observe(&event);
     }
+}
+
+/// Whether anybody listens.
+pub(crate) fn is_heard(observer: Option<&dyn Observer>) -> bool {
+    observer.is_some() || is_traced()
+}
+
+fn is_traced() -> bool {
+    tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
+}
+
+/// The number of a call, from now on if it had none.
+pub(crate) fn number(call: &mut u64) -> u64 {
+    if *call == 0 {
+        *call = CALLS.fetch_add(1, Ordering::Relaxed);
+    }
+    *call
 }
 
 #[allow(clippy::too_many_lines)] // one arm for each event
@@ -229,6 +414,29 @@ fn trace(event: &Event) {
                 "change" = ?change,
             },
             "policy changed its state"
+        ),
+        Event::Done {
+            call,
+            attempts,
+            end,
+            elapsed,
+            parked,
+            ..
+        } => tracing::event!(
+            target: TARGET,
+            tracing::Level::DEBUG,
+            {
+                "call" = call,
+                "http.request.resend_count" = attempts.saturating_sub(1),
+                "error.type" = match end {
+                    End::Failed(verdict) => Some(tracing::field::display(verdict.error_type())),
+                    _ => None,
+                },
+                "end" = %end,
+                "elapsed" = elapsed.as_secs_f64(),
+                "parked" = parked.as_secs_f64(),
+            },
+            "call is over"
         ),
         Event::Injected {
             call,
@@ -287,6 +495,7 @@ fn trace(event: &Event) {
             verdict,
             wait,
             budget,
+            ..
         } => tracing::event!(
             target: TARGET,
             tracing::Level::DEBUG,
@@ -307,6 +516,7 @@ fn trace(event: &Event) {
             stop,
             retry_after,
             budget,
+            ..
         } => tracing::event!(
             target: TARGET,
             tracing::Level::DEBUG,

@@ -37,6 +37,7 @@
 //! | many services behind one pipeline | [`Keyed`], one policy for each [`Key`] |
 //! | a loop of your own | [`Backoff::delays`](backoff::Backoff::delays), [`Budget`], `try_acquire` of the policies above, [`http::retry_after`], [`http::server_hint`] |
 //! | limits that change without a new build, or under way | `config` (feature `serde`), [`Pipeline::reload`] |
+//! | a dashboard, alerts, traces | `metrics` (feature `metrics`), the spans of [`event`], an [observer](Pipeline::observer) |
 //! | a unit test | [`testing`] |
 //! | an outage to try before it happens | [`sim`]: fleets of clients with these policies, against simulated services |
 //! | faults to order, in tests and staging | [`Chaos`] |
@@ -80,7 +81,8 @@
 //! The last response or the operation's own error, unchanged, with a [`Report`] of attempts and
 //! waits: in the response's extensions, or on the [`Error`]. Where a policy ended the call,
 //! [`Error::cause`] says which, and [`Error::retry_at`] when trying again makes sense. What happens
-//! on the way is an [`Event`], for an [observer](Pipeline::observer) and for `tracing`.
+//! on the way is an [`Event`], for an [observer](Pipeline::observer) and for `tracing`, and each attempt
+//! a span with OpenTelemetry's names.
 //!
 //! # Features
 //!
@@ -90,6 +92,7 @@
 //! | `hyper-util` | what hyper's, hyper-util's and h2's errors mean | hyper, hyper-util, h2 |
 //! | `reqwest` | `send_with`, reqwest through the tower door, what its errors mean | reqwest and the above |
 //! | `reqwest-middleware` | a pipeline as a middleware | reqwest-middleware and the above |
+//! | `metrics` | counters, gauges and histograms of what a pipeline does (`metrics`), with a dashboard and alerts | metrics, rapidhash, portable-atomic |
 //! | `serde` | a pipeline from a configuration of any serde format (`config`), and `Serialize` and `Deserialize` for [`Ratio`](budget::Ratio), [`Jitter`](backoff::Jitter), [`CountAs`](breaker::CountAs), [`Order`](limit::Order), [`Kind`](verdict::Kind) and a breaker's [`Snapshot`](breaker::Snapshot) | serde, `serde_path_to_error`, humantime |
 //! | `sim` | fleets of clients against simulated services, and what comes of it | libm |
 //! | `testing` | manual clock, executor, scripted operation and service | none |
@@ -122,12 +125,15 @@ mod gate;
 pub mod http;
 pub mod keyed;
 pub mod limit;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod pipeline;
 pub mod report;
 pub mod retry;
 pub mod rng;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod span;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -235,7 +235,7 @@ impl Retry {
             Some(Stop::NotRetryable)
         } else if !failed.idempotent && processed != Processed::No {
             Some(Stop::NotSafe(processed))
-        } else if !self.may_follow(failed.number) {
+        } else if !self.may_follow(failed.spent) {
             Some(Stop::AttemptsExhausted)
         } else if !failed.replayable {
             Some(Stop::NotReplayable)
@@ -297,7 +297,8 @@ impl Default for Retry {
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) verdict: Verdict,
-    pub(crate) number: u32,
+    /// Its number, and the attempts that others made for this call.
+    pub(crate) spent: u32,
     pub(crate) now: Instant,
     /// The server's hint as a length of time from now.
     pub(crate) hint: Option<Duration>,
@@ -371,7 +372,7 @@ mod tests {
     fn failed(verdict: Verdict) -> Failed {
         Failed {
             verdict,
-            number: 1,
+            spent: 1,
             now: Instant::now(),
             hint: match verdict.server_hint() {
                 Some(Hint::After(length)) => Some(length),
@@ -520,7 +521,7 @@ mod tests {
         let policy = Retry::default().max_attempts(2);
         let mut failed = failed(Verdict::transient());
         assert_eq!(stop_of(&policy, &failed), None);
-        failed.number = 2;
+        failed.spent = 2;
         assert_eq!(stop_of(&policy, &failed), Some(Stop::AttemptsExhausted));
     }
 

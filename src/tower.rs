@@ -21,6 +21,7 @@ use crate::chaos::{Fault, Imitation};
 use crate::deadline::Deadline;
 use crate::endpoints::Endpoint;
 use crate::error::{Cause, Error};
+use crate::event::Described;
 use crate::http::{PermitBody, Quota, Replay};
 use crate::keyed::Key;
 use crate::pipeline::{Call, Kept, Operation, Pipeline, Policies, Protocol, Source};
@@ -115,6 +116,7 @@ pub struct Exchange<S, Q, C> {
     pub(crate) idempotent: Option<bool>,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) priority: Priority,
+    pub(crate) earlier: u32,
     /// Where the request went, once it is gone.
     key: Option<Key>,
 }
@@ -129,6 +131,7 @@ impl<S, Q, C> Exchange<S, Q, C> {
             idempotent: protocol.is_idempotent(&request),
             deadline: protocol.deadline(&request),
             priority: protocol.priority(&request),
+            earlier: protocol.earlier_attempts(&request),
             service,
             is_ready: false,
             protocol,
@@ -223,6 +226,23 @@ where
 
     fn priority(&self) -> Priority {
         self.priority
+    }
+
+    fn earlier_attempts(&self) -> u32 {
+        self.earlier
+    }
+
+    fn other_attempts(&self, response: &S::Response) -> u32 {
+        self.protocol.other_attempts(response)
+    }
+
+    fn describe(&self) -> Described<'_> {
+        let request = self.request.as_ref();
+        request.map_or_else(Described::new, |request| self.protocol.describe(request))
+    }
+
+    fn status(&self, response: &S::Response) -> Option<u16> {
+        self.protocol.status(response)
     }
 
     fn key(&self) -> Option<Key> {

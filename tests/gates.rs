@@ -270,7 +270,8 @@ fn all_that_is_told_of_one_call_has_its_number() {
                     ..
                 },
                 Event::Retry { .. },
-                Event::Stop { .. }
+                Event::Stop { .. },
+                Event::Done { .. }
             ]
         ),
         "{told:?}"
@@ -1221,11 +1222,17 @@ fn a_parked_call_tells_once_and_a_refused_one_once() {
     let _tasks: Vec<_> = (0..3).map(|id| crowd.call(id, &pipeline, ms(10))).collect();
     assert_eq!(crowd.executor.run(), 0);
     let all = told.all();
-    assert!(
-        matches!(all[..], [Event::Parked { .. }, Event::Reject { .. }]),
-        "{all:?}"
-    );
-    assert_ne!(all[0].call(), all[1].call());
+    let [
+        Event::Parked { call: parked, .. },
+        Event::Reject { call: refused, .. },
+        Event::Done { call: first, .. },
+        Event::Done { call: second, .. },
+    ] = all[..]
+    else {
+        panic!("{all:?}")
+    };
+    assert_ne!(parked, refused);
+    assert_eq!((first, second), (refused, parked));
 }
 
 // --- real threads --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evenkeel::budget::Ratio;
 use evenkeel::error::{Cause, Limit};
+use evenkeel::event::End;
 use evenkeel::report::{Stop, WaitReason};
 use evenkeel::testing::{ManualClock, Script, block_on};
 use evenkeel::verdict::{Hint, Kind, Label, Processed, Verdict, by};
@@ -212,11 +213,17 @@ fn every_retry_and_every_stop_is_one_event_with_its_numbers() {
             stop: Stop::AttemptsExhausted,
             ..
         },
+        Event::Done {
+            attempts: 2,
+            end: End::Failed(_),
+            elapsed,
+            ..
+        },
     ] = events[..]
     else {
         panic!("{events:?}")
     };
-    assert_eq!(wait.length(), ms(5));
+    assert_eq!((wait.length(), elapsed), (ms(5), ms(5)));
     assert!((after.available - 1.0).abs() < 1e-9, "{after:?}");
 }
 

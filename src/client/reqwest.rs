@@ -19,6 +19,8 @@ use crate::chaos::{Fault, Imitation, Injected};
 use crate::deadline::Deadline;
 use crate::endpoints::Endpoint;
 use crate::error::{Cause, Error};
+use crate::event::Described;
+use crate::http::describe;
 use crate::http::direct::{host_of, name};
 use crate::http::errors::{chain, connect_verdict, maybe, unprocessed};
 use crate::http::{Drain, Http, Quota, Target, is_idempotent, quota, status_verdict};
@@ -113,6 +115,13 @@ where
     /// whatever its method.
     pub fn idempotent(self, idempotent: bool) -> Self {
         self.change(|exchange| exchange.idempotent = Some(idempotent))
+    }
+
+    /// This request serves the `number`th attempt of its own caller, from 1: what the caller already
+    /// spent counts against this request's attempts. Zero counts as 1. Default: 1. See
+    /// [`http`](crate::http#retries-of-retries).
+    pub fn caller_attempt(self, number: u32) -> Self {
+        self.change(|exchange| exchange.earlier = number.saturating_sub(1))
     }
 
     /// How much the request matters when some have to be shed; see [`throttle`](crate::throttle).
@@ -214,10 +223,26 @@ impl Protocol<Request, Response> for Http {
         quota(response.headers(), wall)
     }
 
+    fn other_attempts(&self, response: &Response) -> u32 {
+        self.others(response.headers())
+    }
+
+    fn describe<'a>(&self, request: &'a Request) -> Described<'a> {
+        let url = request.url();
+        describe(
+            request.method(),
+            Some(url.scheme()),
+            url.host_str(),
+            url.port(),
+        )
+    }
+
+    fn status(&self, response: &Response) -> Option<u16> {
+        Some(response.status().as_u16())
+    }
+
     fn prepare(&self, request: &mut Request, attempt: &Attempt) {
-        if let Some((name, value)) = self.header_of(attempt) {
-            request.headers_mut().insert(name, value);
-        }
+        self.tell(request.headers_mut(), attempt);
     }
 
     fn direct(&self, request: &mut Request, endpoint: &Endpoint) {

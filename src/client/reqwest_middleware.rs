@@ -11,7 +11,7 @@ use ::reqwest_middleware::{Error, Middleware, Next, Result};
 use http::Extensions;
 use tower_service::Service;
 
-use crate::http::Idempotent;
+use crate::http::{CallerAttempt, Idempotent};
 use crate::pipeline::{Call, Pipeline, Protocol};
 use crate::tower::Exchange;
 use crate::verdict::Classify;
@@ -21,7 +21,7 @@ use crate::verdict::Classify;
 /// A client's own error comes back as it was, and the [`Report`](crate::Report) of a failed call
 /// is put into the request's extensions. A policy's error is an
 /// `evenkeel::Error<reqwest_middleware::Error>` inside `Error::Middleware`. A
-/// [`Deadline`](crate::Deadline) or [`Idempotent`] in the extensions is heeded.
+/// [`Deadline`](crate::Deadline), [`Idempotent`] or [`CallerAttempt`] in the extensions is heeded.
 #[async_trait::async_trait]
 impl<C> Middleware for Pipeline<C>
 where
@@ -46,6 +46,9 @@ where
         }
         if let Some(Idempotent(idempotent)) = extensions.get() {
             exchange.idempotent = Some(*idempotent);
+        }
+        if let Some(CallerAttempt(number)) = extensions.get() {
+            exchange.earlier = number.saturating_sub(1);
         }
         let outcome = Call::new(self.source.hold(), exchange).await;
         *extensions = copy(&shared);

@@ -13,17 +13,19 @@ use http_body::Body;
 
 use super::errors::no_less;
 use super::{
-    Drain, Idempotent, Quota, classify_error, direct, is_idempotent, provably_not_sent, quota,
-    replay, server_hint, status_verdict,
+    CallerAttempt, Drain, Idempotent, Quota, attempts_seen, classify_error, direct, is_idempotent,
+    provably_not_sent, quota, replay, server_hint, status_verdict,
 };
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
 use crate::deadline::Deadline;
 use crate::endpoints::Endpoint;
 use crate::error::{BoxError, Boxed, Cause, Error};
+use crate::event::Described;
 use crate::keyed::Key;
 use crate::pipeline::{Kept, Protocol};
 use crate::report::Report;
+use crate::span::usual_port;
 use crate::throttle::Priority;
 use crate::verdict::{Classify, Kind, Processed, Verdict};
 
@@ -57,6 +59,7 @@ struct Settings {
     adjust: Option<Adjust>,
     errors: Vec<AsError>,
     deadline_header: Option<HeaderName>,
+    attempt_header: Option<HeaderName>,
     key: Option<KeyOf>,
     endpoint_host: Option<bool>,
 }
@@ -137,6 +140,27 @@ impl Http {
     #[must_use]
     pub fn deadline_header(self, name: HeaderName) -> Self {
         self.change(|it| it.deadline_header = Some(name))
+    }
+
+    /// Sends which attempt it is in this header of every attempt, from 1, with those that the
+    /// [caller](super::CallerAttempt) and proxies made before; and reads from the same header of a
+    /// rejected response how many a proxy made, which count as if they were the call's own.
+    /// [`ATTEMPT_COUNT`](super::ATTEMPT_COUNT) is Envoy's name for it. See
+    /// [`http`](super#retries-of-retries). Default: neither.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use evenkeel::Pipeline;
+    /// use evenkeel::http::{ATTEMPT_COUNT, Http};
+    ///
+    /// let http = Http::new().attempt_header(ATTEMPT_COUNT.clone());
+    /// let pipeline = Pipeline::http().classify(http);
+    /// # let _ = pipeline;
+    /// ```
+    #[must_use]
+    pub fn attempt_header(self, name: HeaderName) -> Self {
+        self.change(|it| it.attempt_header = Some(name))
     }
 
     /// Which service a request goes to: what is kept [per key](crate::keyed) is then that key's, and
@@ -236,9 +260,26 @@ impl Http {
         }
     }
 
-    pub(crate) fn header_of(&self, attempt: &Attempt) -> Option<(HeaderName, HeaderValue)> {
-        let name = self.settings.as_ref()?.deadline_header.clone()?;
-        Some((name, milliseconds(attempt.time_left()?)))
+    /// Sets what an attempt's request is to say of it.
+    #[inline]
+    pub(crate) fn tell(&self, headers: &mut HeaderMap, attempt: &Attempt) {
+        let Some(settings) = &self.settings else {
+            return;
+        };
+        let left = settings.deadline_header.as_ref().zip(attempt.time_left());
+        if let Some((name, left)) = left {
+            headers.insert(name, milliseconds(left));
+        }
+        if let Some(name) = &settings.attempt_header {
+            headers.insert(name, HeaderValue::from(attempt.total()));
+        }
+    }
+
+    /// How many attempts a proxy made, beside the one that gave the response with these headers.
+    pub(crate) fn others(&self, headers: &HeaderMap) -> u32 {
+        let settings = self.settings.as_ref();
+        let name = settings.and_then(|it| it.attempt_header.as_ref());
+        name.map_or(0, |name| attempts_seen(headers, name) - 1)
     }
 
     fn change(mut self, change: impl FnOnce(&mut Settings)) -> Self {
@@ -315,10 +356,31 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
         quota(response.headers(), wall)
     }
 
+    fn earlier_attempts(&self, request: &Request<B>) -> u32 {
+        let caller = request.extensions().get::<CallerAttempt>();
+        caller.map_or(0, |caller| caller.0.saturating_sub(1))
+    }
+
+    fn other_attempts(&self, response: &Response<R>) -> u32 {
+        self.others(response.headers())
+    }
+
+    fn describe<'a>(&self, request: &'a Request<B>) -> Described<'a> {
+        let uri = request.uri();
+        describe(
+            request.method(),
+            uri.scheme_str(),
+            uri.host(),
+            uri.port_u16(),
+        )
+    }
+
+    fn status(&self, response: &Response<R>) -> Option<u16> {
+        Some(response.status().as_u16())
+    }
+
     fn prepare(&self, request: &mut Request<B>, attempt: &Attempt) {
-        if let Some((name, value)) = self.header_of(attempt) {
-            request.headers_mut().insert(name, value);
-        }
+        self.tell(request.headers_mut(), attempt);
     }
 
     fn direct(&self, request: &mut Request<B>, endpoint: &Endpoint) {
@@ -343,7 +405,8 @@ impl fmt::Debug for Http {
         let mut out = f.debug_struct("Http");
         if let Some(settings) = &self.settings {
             out.field("statuses", &settings.statuses)
-                .field("deadline_header", &settings.deadline_header);
+                .field("deadline_header", &settings.deadline_header)
+                .field("attempt_header", &settings.attempt_header);
         }
         out.finish_non_exhaustive()
     }
@@ -394,7 +457,49 @@ impl<'a> Target<'a> {
     /// One service: a host, in whatever case, and a port.
     pub(crate) fn key(&self) -> Option<Key> {
         let known = !self.scheme.is_empty() && !self.host.is_empty();
-        known.then(|| Key::of((AnyCase(self.host), self.port())))
+        known.then(|| service_key(self.host, self.port()))
+    }
+}
+
+/// The key that an HTTP request to this host, in whatever case, and port has by default: for what is
+/// [kept per key](crate::keyed), and to give a service a name in `metrics`.
+///
+/// # Examples
+///
+/// ```
+/// use evenkeel::http::service_key;
+///
+/// assert_eq!(service_key("Billing.internal", 443), service_key("billing.internal", 443));
+/// assert_ne!(service_key("billing.internal", 443), service_key("billing.internal", 80));
+/// ```
+#[must_use]
+pub fn service_key(host: &str, port: u16) -> Key {
+    Key::of((AnyCase(host), port))
+}
+
+/// What the span of an attempt says of its request.
+pub(crate) fn describe<'a>(
+    method: &'a Method,
+    scheme: Option<&'a str>,
+    host: Option<&'a str>,
+    port: Option<u16>,
+) -> Described<'a> {
+    // A method is the caller's, and there are to be few different ones.
+    let method = match method.as_str() {
+        known @ ("CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT"
+        | "QUERY" | "TRACE") => known,
+        _ => "_OTHER",
+    };
+    let mut described = Described::new().method(method);
+    if let Some(scheme) = scheme {
+        described = described.scheme(scheme);
+    }
+    if let Some(host) = host {
+        described = described.address(host);
+    }
+    match port.or_else(|| scheme.and_then(usual_port)) {
+        Some(port) => described.port(port),
+        None => described,
     }
 }
 

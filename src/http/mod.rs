@@ -29,6 +29,19 @@
 //! `Full<Bytes>`, `Empty` and `String` are. [`Replay`] makes any other body so, by keeping what was
 //! sent, up to a cap.
 //!
+//! # Retries of retries
+//!
+//! Where a client repeats what a proxy repeats what a server behind it repeats, three attempts each
+//! are 27. One rule shrinks that: *attempts that others made for a call count as if they were its
+//! own*. A call whose policy allows four makes three at most if it serves its caller's second attempt,
+//! one if it serves the fifth, and never more than four. At least one is always made.
+//!
+//! - What an incoming request says (`x-envoy-attempt-count`) is read by [`attempts_seen`] and put into
+//!   the requests it leads to as a [`CallerAttempt`]. This is the server's to do; nothing is carried over
+//!   by itself.
+//! - [`Http::attempt_header`] sends that number with each attempt, the caller's attempts included, and
+//!   reads from rejected responses how many a proxy made.
+//!
 //! # Several hosts
 //!
 //! With [`endpoints`](crate::endpoints#http) each attempt is sent to a host of its own; all that is
@@ -39,6 +52,7 @@
 //! The body of a response that is not given to the caller is read, up to 16 KiB and for no longer
 //! than 50 ms, so that the connection can be used again.
 
+mod attempts;
 mod classifier;
 pub(crate) mod direct;
 mod drain;
@@ -52,9 +66,10 @@ mod replay;
 mod retry_after;
 mod status;
 
+pub use attempts::{ATTEMPT_COUNT, CallerAttempt, attempts_seen};
 #[cfg(feature = "reqwest")]
-pub(crate) use classifier::DRAIN_LIMIT;
-pub use classifier::{Http, HttpErrors, Target};
+pub(crate) use classifier::{DRAIN_LIMIT, describe};
+pub use classifier::{Http, HttpErrors, Target, service_key};
 pub use drain::Drain;
 pub use errors::classify_error;
 pub use evidence::provably_not_sent;

@@ -48,6 +48,7 @@ macro_rules! alone {
                     deadline: None,
                     key: None,
                     priority: Priority::Normal,
+                    earlier: 0,
                 };
                 Call::new(Pipeline::from(self.clone()).source.load(), closure)
             }

@@ -30,10 +30,10 @@ use crate::error::{Cause, Error};
 use crate::keyed::Key;
 use crate::pipeline::Policies;
 use crate::pipeline::operation::{Closure, Operation};
-use crate::pipeline::state::{Entry, Held, Moment, Outcome, State};
+use crate::pipeline::state::{Entry, Held, Moment, Outcome, State, TIMED_OUT};
 use crate::report::WaitReason;
+use crate::span::AttemptSpan;
 use crate::throttle::Priority;
-use crate::verdict::{Label, Verdict};
 
 pin_project! {
     /// A call under a pipeline's policies; made by [`Pipeline::run`](crate::Pipeline::run) and
@@ -121,6 +121,14 @@ where
         self
     }
 
+    /// This call serves the `number`th attempt of its own caller, from 1: what the caller already
+    /// spent counts against this call's attempts. Zero counts as 1. Default: 1. See
+    /// [`http`](crate::http#retries-of-retries).
+    pub const fn caller_attempt(mut self, number: u32) -> Self {
+        self.operation.earlier = number.saturating_sub(1);
+        self
+    }
+
     /// How much the call matters when some have to be shed; see [`throttle`](crate::throttle).
     /// Default: [`Priority::Normal`].
     pub const fn priority(mut self, priority: Priority) -> Self {
@@ -149,6 +157,7 @@ where
                     let deadline = this.operation.deadline();
                     match state.start(policies, deadline, &mut now) {
                         Ok(()) => {
+                            state.earlier = this.operation.earlier_attempts();
                             this.stage.set(Stage::Entering);
                             continue;
                         }
@@ -235,6 +244,9 @@ where
                                                 &mut now,
                                             );
                                         }
+                                        if AttemptSpan::may_be_wanted() {
+                                            state.open_span(this.operation);
+                                        }
                                         // After the choice: the endpoint is to see what is injected.
                                         if policies.chaos.is_some()
                                             && state.inject(
@@ -267,7 +279,7 @@ where
                     }
                     Held::Fault(fault) => {
                         let outcome = state.imitate(fault, this.operation);
-                        this.operation.forgo(policies.is_last(state.number));
+                        this.operation.forgo(policies.is_last(state.spent()));
                         Ok(outcome)
                     }
                     Held::Until(next) => {
@@ -286,11 +298,11 @@ where
                         continue;
                     }
                     Held::TimedOut => {
-                        this.operation.forgo(policies.is_last(state.number));
+                        this.operation.forgo(policies.is_last(state.spent()));
                         ended(state, this.operation, policies, &mut now)
                     }
                 },
-                StageProjection::Running { attempt } => match attempt.poll(cx) {
+                StageProjection::Running { attempt } => match poll_attempt(attempt, state, cx) {
                     Poll::Ready(result) => {
                         now.forget();
                         // An answer can be lost, a failure of its own can't.
@@ -358,14 +370,18 @@ where
                 Ok(outcome) => outcome,
                 Err(cause) => {
                     this.operation.stand_down();
-                    return Poll::Ready(Err(state.fail(cause, policies, &mut now)));
+                    let error = state.fail(cause, this.operation, policies, &mut now);
+                    return Poll::Ready(Err(error));
                 }
             };
             let verdict = match &outcome {
                 Outcome::Returned(result) => this.operation.classify(result.as_ref()),
                 Outcome::Injected => state.injected().1,
-                Outcome::TimedOut(_) => Verdict::transient().label(Label::Name("timeout")),
+                Outcome::TimedOut(_) => TIMED_OUT,
             };
+            if state.span.is_open() {
+                state.close_span(verdict, &outcome, this.operation);
+            }
             let follows = if verdict.is_success() {
                 state.succeeds(&outcome, this.operation, policies, &mut now);
                 false
@@ -394,10 +410,8 @@ fn begin<O: Operation>(
     attempt: Attempt,
     policies: &Policies,
 ) -> O::Attempt {
-    let (at, last) = (
-        state.directed(operation),
-        policies.is_last(attempt.number()),
-    );
+    let (at, last) = (state.directed(operation), policies.is_last(attempt.total()));
+    let _entered = state.span.enter();
     operation.begin(attempt, at, last)
 }
 
@@ -406,6 +420,16 @@ type Step<O> = Result<
     Outcome<<O as Operation>::Value, <O as Operation>::Error>,
     Cause<<O as Operation>::Error>,
 >;
+
+#[inline]
+fn poll_attempt<F: Future>(
+    attempt: Pin<&mut F>,
+    state: &State,
+    cx: &mut Context<'_>,
+) -> Poll<F::Output> {
+    let _entered = state.span.enter();
+    attempt.poll(cx)
+}
 
 /// A limit ended the attempt: its own, or the call's.
 #[allow(clippy::inline_always)] // or what every call comes to goes through memory

@@ -107,6 +107,7 @@ impl Policies {
             endpoints: after(to.endpoints.as_ref(), self.endpoints.as_ref(), now, rng)
                 .or_else(|| self.endpoints.clone()),
             observer: self.observer.clone(),
+            wants_all: self.wants_all,
             invalid: None,
         }
     }

@@ -53,7 +53,7 @@ use crate::chaos::Chaos;
 use crate::clock::Clock;
 use crate::endpoints::Endpoints;
 use crate::error::ConfigError;
-use crate::event::Observer;
+use crate::event::{Both, Observer};
 use crate::http::Http;
 use crate::keyed::{Key, Keyed};
 use crate::limit::{Bulkhead, RateLimit};
@@ -120,6 +120,8 @@ pub struct Policies {
     pub(crate) chaos: Option<Scope<Chaos>>,
     pub(crate) endpoints: Option<Scope<Endpoints>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// Some observer wants to be told of plain successes.
+    pub(crate) wants_all: bool,
     pub(crate) invalid: Option<ConfigError>,
 }
 
@@ -290,9 +292,19 @@ impl<C> Pipeline<C> {
         self.change(|it| it.rng = rng)
     }
 
-    /// Who is told what happens. Default: nobody but `tracing`.
+    /// Who is told what happens; see [`event`](crate::event). Given again it is one more: all are told,
+    /// in the order in which they were given. Default: nobody but `tracing`.
     pub fn observer(self, observer: impl Observer + 'static) -> Self {
-        self.change(|it| it.observer = Some(Arc::new(observer)))
+        self.change(|it| {
+            it.wants_all |= observer.wants_all();
+            it.observer = Some(match it.observer.take() {
+                Some(first) => Arc::new(Both {
+                    first,
+                    second: observer,
+                }),
+                None => Arc::new(observer),
+            });
+        })
     }
 
     /// Checks the settings, for those who want to know before the first call.
@@ -348,6 +360,7 @@ impl<C> Pipeline<C> {
             deadline: None,
             key: None,
             priority: Priority::Normal,
+            earlier: 0,
         };
         Call::new(self.source.hold(), closure)
     }
@@ -380,6 +393,7 @@ impl<C> Pipeline<C> {
             chaos: None,
             endpoints: None,
             observer: None,
+            wants_all: false,
             invalid: None,
         };
         Self {

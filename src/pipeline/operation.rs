@@ -10,6 +10,7 @@ use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
 use crate::deadline::Deadline;
 use crate::endpoints::Endpoint;
+use crate::event::Described;
 use crate::http::Quota;
 use crate::keyed::Key;
 use crate::pipeline::Kept;
@@ -65,6 +66,18 @@ pub trait Operation {
     /// How much the call matters when some have to be shed.
     fn priority(&self) -> Priority;
 
+    /// How many attempts others made for this call before it began.
+    fn earlier_attempts(&self) -> u32;
+
+    /// How many attempts others made for one of this call's, beside the one that gave this value.
+    fn other_attempts(&self, value: &Self::Value) -> u32;
+
+    /// What the span of the next attempt says of it.
+    fn describe(&self) -> Described<'_>;
+
+    /// The status of this value, if it has one.
+    fn status(&self, value: &Self::Value) -> Option<u16>;
+
     /// Which service the call goes to.
     fn key(&self) -> Option<Key>;
 
@@ -92,6 +105,7 @@ pub struct Closure<C, F> {
     pub(crate) deadline: Option<Deadline>,
     pub(crate) key: Option<Key>,
     pub(crate) priority: Priority,
+    pub(crate) earlier: u32,
 }
 
 impl<C, F, Fut, T, E> Operation for Closure<C, F>
@@ -143,6 +157,22 @@ where
 
     fn priority(&self) -> Priority {
         self.priority
+    }
+
+    fn earlier_attempts(&self) -> u32 {
+        self.earlier
+    }
+
+    fn other_attempts(&self, _: &T) -> u32 {
+        0
+    }
+
+    fn describe(&self) -> Described<'_> {
+        Described::new()
+    }
+
+    fn status(&self, _: &T) -> Option<u16> {
+        None
     }
 
     fn key(&self) -> Option<Key> {

@@ -8,6 +8,7 @@ use crate::attempt::Attempt;
 use crate::chaos::Imitating;
 use crate::deadline::Deadline;
 use crate::endpoints::Endpoint;
+use crate::event::Described;
 use crate::http::{HttpErrors, Quota};
 use crate::keyed::Key;
 use crate::pipeline::Kept;
@@ -139,6 +140,33 @@ pub trait Protocol<Q, S> {
         None
     }
 
+    /// How many attempts others made before on this request's behalf: those of the caller whose request
+    /// it serves. They count as if they were the call's own. Default: none.
+    fn earlier_attempts(&self, request: &Q) -> u32 {
+        let _ = request;
+        0
+    }
+
+    /// How many attempts a proxy made for the one that gave this response, beside the last. They count
+    /// as if they were the call's own. Asked of rejected responses. Default: none.
+    fn other_attempts(&self, response: &S) -> u32 {
+        let _ = response;
+        0
+    }
+
+    /// What the span of an attempt says of its request; see [`event`](crate::event#tracing). Default:
+    /// nothing.
+    fn describe<'a>(&self, request: &'a Q) -> Described<'a> {
+        let _ = request;
+        Described::new()
+    }
+
+    /// The response's status, for the span of an attempt. Default: it has none.
+    fn status(&self, response: &S) -> Option<u16> {
+        let _ = response;
+        None
+    }
+
     /// Readies a request for one attempt. Default: it is ready.
     fn prepare(&self, request: &mut Q, attempt: &Attempt) {
         let _ = (request, attempt);
@@ -222,6 +250,22 @@ macro_rules! forward {
 
             fn quota(&self, response: &S, wall: SystemTime) -> Option<Quota> {
                 C::quota(self, response, wall)
+            }
+
+            fn earlier_attempts(&self, request: &Q) -> u32 {
+                C::earlier_attempts(self, request)
+            }
+
+            fn other_attempts(&self, response: &S) -> u32 {
+                C::other_attempts(self, response)
+            }
+
+            fn describe<'a>(&self, request: &'a Q) -> Described<'a> {
+                C::describe(self, request)
+            }
+
+            fn status(&self, response: &S) -> Option<u16> {
+                C::status(self, response)
             }
 
             fn prepare(&self, request: &mut Q, attempt: &Attempt) {

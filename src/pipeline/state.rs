@@ -15,7 +15,7 @@ use crate::clock::{Why, until};
 use crate::deadline::{Deadline, later};
 use crate::endpoints::{Ended, Endpoint, Endpoints, Hold, Tried};
 use crate::error::{Cause, Elapsed, Error, Limit, Reason, Rejected};
-use crate::event::{Change, Event, tell};
+use crate::event::{Change, End, Event, is_heard, number, tell};
 use crate::gate::{self, Answer, Ask, Gate};
 use crate::keyed::Key;
 use crate::pipeline::gates::Passes;
@@ -24,7 +24,8 @@ use crate::pipeline::{Policies, Scope};
 use crate::report::{Failure, Report, Stop, Wait, WaitReason};
 use crate::retry::{Courses, Decision, Failed};
 use crate::rng::Draws;
-use crate::verdict::{Hint, Kind, Verdict};
+use crate::span::AttemptSpan;
+use crate::verdict::{Hint, Kind, Label, Verdict};
 
 /// What a call remembers from poll to poll.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) struct State {
     call: u64,
     /// Attempts begun.
     pub(super) number: u32,
+    /// Attempts that others made for this call: they count as if they were its own.
+    pub(super) earlier: u32,
     /// When the call began; unread while nothing needed it.
     began: Option<Instant>,
     /// When the running attempt was first seen to be pending.
@@ -47,6 +50,7 @@ pub(super) struct State {
     story: Option<Box<Story>>,
     /// What was injected into the running attempt.
     injected: Option<Box<Injecting>>,
+    pub(super) span: AttemptSpan,
 }
 
 /// What a call remembers once it did not simply succeed.
@@ -117,6 +121,7 @@ impl State {
         Self {
             call: 0,
             number: 0,
+            earlier: 0,
             began: None,
             sent: None,
             deadline: None,
@@ -125,6 +130,7 @@ impl State {
             budget: None,
             story: None,
             injected: None,
+            span: AttemptSpan::none(),
         }
     }
 
@@ -138,7 +144,7 @@ impl State {
         if let Some(error) = policies.invalid {
             return Err(Cause::Config(error));
         }
-        if deadline.is_some() || policies.deadline.is_some() {
+        if deadline.is_some() || policies.deadline.is_some() || policies.wants_all {
             let began = now.read(policies);
             self.began = Some(began);
             let own = policies
@@ -397,6 +403,7 @@ impl State {
         }
         Attempt {
             number: self.number,
+            earlier: self.earlier,
             elapsed,
             deadline: self.deadline.map(Deadline::instant),
             time_left: self.deadline.map(|end| end.left(now.read(policies))),
@@ -433,6 +440,34 @@ impl State {
     pub(super) fn directed<O: Operation>(&self, operation: &O) -> Option<Arc<Endpoint>> {
         let hold = self.endpoint.as_ref()?;
         operation.is_directed().then(|| hold.endpoint()).flatten()
+    }
+
+    /// Opens the span of the attempt that begins, if anybody wants it.
+    #[cold]
+    pub(super) fn open_span<O: Operation>(&mut self, operation: &O) {
+        let endpoint = self.directed(operation);
+        let call = number(&mut self.call);
+        self.span = AttemptSpan::open(call, self.number, operation.describe(), endpoint.as_deref());
+    }
+
+    #[cold]
+    pub(super) fn close_span<O: Operation>(
+        &mut self,
+        verdict: Verdict,
+        outcome: &Outcome<O::Value, O::Error>,
+        operation: &O,
+    ) {
+        let status = match outcome {
+            Outcome::Returned(Ok(value)) => operation.status(value),
+            _ => None,
+        };
+        self.span.close(verdict, status);
+    }
+
+    /// The attempts of this call, and those that others made for it.
+    #[inline]
+    pub(super) const fn spent(&self) -> u32 {
+        self.number.saturating_add(self.earlier)
     }
 
     /// Whether anything is injected into the attempt that begins; see [`held`](Self::held) for what
@@ -597,7 +632,13 @@ impl State {
             let story = self.story.as_mut().expect("made above");
             story.tried.push(id);
         }
+        if let Outcome::Returned(Ok(value)) = outcome {
+            let others = operation.other_attempts(value);
+            self.earlier = self.earlier.saturating_add(others);
+        }
         self.settle(verdict, hint, outcome, operation, policies, now);
+        let (spent, own_key) = (self.spent(), self.key());
+        let key = || own_key.or_else(|| operation.key());
         let passes = self.passes.as_ref();
         let closed = passes.and_then(|passes| passes.closed(at));
         let least = passes.map(|passes| passes.least_time(policies.timeout));
@@ -606,7 +647,7 @@ impl State {
         let decision = policies.retry.as_ref().map(|retry| {
             let failed = Failed {
                 verdict,
-                number: self.number,
+                spent,
                 now: at,
                 hint,
                 deadline: self.deadline,
@@ -633,6 +674,7 @@ impl State {
                 tell(observer, &mut self.call, |call| Event::Retry {
                     call,
                     attempt,
+                    key: key(),
                     verdict,
                     wait,
                     budget: budget(),
@@ -646,6 +688,7 @@ impl State {
                 tell(observer, &mut self.call, |call| Event::Stop {
                     call,
                     attempt,
+                    key: key(),
                     verdict,
                     stop,
                     retry_after: wait,
@@ -846,31 +889,84 @@ impl State {
                 if let Some(kept) = self.passes.as_mut().and_then(Passes::take_kept) {
                     operation.keep(&mut value, kept);
                 }
+                if self.story.is_some() || policies.wants_all {
+                    self.tell_end(self.answered(), operation, policies, now);
+                }
                 if self.story.is_some() {
                     operation.attach(&mut value, || self.report(policies, now));
                 }
                 Ok(value)
             }
-            Outcome::Returned(Err(error)) => Err(self.fail(Cause::Operation(error), policies, now)),
+            Outcome::Returned(Err(error)) => {
+                Err(self.fail(Cause::Operation(error), operation, policies, now))
+            }
             Outcome::Injected => {
                 let (fault, _) = self.injected();
                 let cause = Cause::Injected(Injected::new(fault));
-                Err(self.fail(cause, policies, now))
+                Err(self.fail(cause, operation, policies, now))
             }
             Outcome::TimedOut(length) => {
                 let elapsed = Elapsed::new(Limit::Attempt, length);
-                Err(self.fail(Cause::Elapsed(elapsed), policies, now))
+                Err(self.fail(Cause::Elapsed(elapsed), operation, policies, now))
             }
         }
     }
 
-    pub(super) fn fail<E>(
+    pub(super) fn fail<O: Operation>(
         &mut self,
-        cause: Cause<E>,
+        cause: Cause<O::Error>,
+        operation: &O,
         policies: &Policies,
         now: &mut Moment,
-    ) -> Error<E> {
+    ) -> Error<O::Error> {
+        // Open still if the deadline cut the attempt short.
+        self.span.close(TIMED_OUT, None);
+        let last = self.story.as_ref().and_then(|story| story.previous);
+        let end = End::of(&cause, last.unwrap_or(Verdict::transient()));
+        self.tell_end(end, operation, policies, now);
         Error::new(cause, self.report(policies, now))
+    }
+
+    /// How a call ends that gives the caller a value.
+    fn answered(&self) -> End {
+        let story = self.story.as_ref();
+        // A rejected one may be the last there is.
+        let failed = story.filter(|story| story.report.stop.is_some());
+        match failed.and_then(|story| story.previous) {
+            Some(verdict) => End::Failed(verdict),
+            None => End::Success,
+        }
+    }
+
+    /// The call is over.
+    #[cold]
+    fn tell_end<O: Operation>(
+        &mut self,
+        end: End,
+        operation: &O,
+        policies: &Policies,
+        now: &mut Moment,
+    ) {
+        let observer = policies.observer.as_deref();
+        if !is_heard(observer) {
+            return;
+        }
+        self.unpark(policies, now);
+        let (attempts, key) = (self.number, self.key().or_else(|| operation.key()));
+        let elapsed = match self.began {
+            Some(began) => now.read(policies).saturating_duration_since(began),
+            None => Duration::ZERO,
+        };
+        let story = self.story.as_ref();
+        let parked = story.map_or(Duration::ZERO, |story| story.report.parked);
+        tell(observer, &mut self.call, |call| Event::Done {
+            call,
+            attempts,
+            key,
+            end,
+            elapsed,
+            parked,
+        });
     }
 
     fn report(&mut self, policies: &Policies, now: &mut Moment) -> Report {
@@ -973,6 +1069,9 @@ fn outcome<'a>(
         rng: &policies.rng,
     }
 }
+
+/// What an attempt came to that a limit ended.
+pub(super) const TIMED_OUT: Verdict = Verdict::transient().label(Label::Name("timeout"));
 
 /// Between a retry that an open breaker refused and its next try.
 const LEAST_BREAKER_WAIT: Duration = Duration::from_millis(10);

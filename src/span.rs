@@ -1,0 +1,172 @@
+//! The span around an attempt, with the names of OpenTelemetry's conventions.
+
+use std::fmt;
+
+use tracing::field::{Empty, display};
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
+use tracing::span::Entered;
+use tracing::{Level, Span};
+
+use crate::endpoints::Endpoint;
+use crate::verdict::Verdict;
+
+/// What the span of an attempt says of its request. Few different words in each field, and nothing
+/// secret: no path, no query, no user name.
+///
+/// # Examples
+///
+/// ```
+/// use evenkeel::event::Described;
+///
+/// let query = Described::new().method("SELECT").address("orders.internal").port(5432);
+/// assert_eq!(query, query.clone());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "it says nothing until a span is made of it"]
+pub struct Described<'a> {
+    method: Option<&'a str>,
+    scheme: Option<&'a str>,
+    address: Option<&'a str>,
+    port: Option<u16>,
+}
+
+impl<'a> Described<'a> {
+    /// Nothing is known.
+    pub const fn new() -> Self {
+        Self {
+            method: None,
+            scheme: None,
+            address: None,
+            port: None,
+        }
+    }
+
+    /// What is asked: `http.request.method`, and the name of the span. Default: none, and the span is
+    /// called `attempt`.
+    pub const fn method(mut self, method: &'a str) -> Self {
+        self.method = Some(method);
+        self
+    }
+
+    /// `url.scheme`. Default: none.
+    pub const fn scheme(mut self, scheme: &'a str) -> Self {
+        self.scheme = Some(scheme);
+        self
+    }
+
+    /// The host: `server.address`. Default: none.
+    pub const fn address(mut self, address: &'a str) -> Self {
+        self.address = Some(address);
+        self
+    }
+
+    /// Its port: `server.port`. Default: none.
+    pub const fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// The same request, sent to this endpoint.
+    fn at(mut self, endpoint: &'a Endpoint) -> Self {
+        let Some(authority) = endpoint.authority() else {
+            return self;
+        };
+        if let Some(scheme) = endpoint.scheme() {
+            self.scheme = Some(scheme.as_str());
+        }
+        let usual = self.scheme.and_then(usual_port);
+        self.address = Some(authority.host());
+        self.port = authority.port_u16().or(usual);
+        self
+    }
+}
+
+/// The port that a scheme has where none is written.
+pub(crate) fn usual_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+/// The span of an attempt under way, if anybody wants one. One word while nobody does.
+pub(crate) struct AttemptSpan(Option<Box<Span>>);
+
+impl AttemptSpan {
+    pub(crate) const fn none() -> Self {
+        Self(None)
+    }
+
+    /// Whether a span may be wanted: a comparison.
+    #[inline]
+    pub(crate) fn may_be_wanted() -> bool {
+        Level::DEBUG <= STATIC_MAX_LEVEL && Level::DEBUG <= LevelFilter::current()
+    }
+
+    /// The span of an attempt that begins, if it is wanted.
+    #[cold]
+    pub(crate) fn open(
+        call: u64,
+        number: u32,
+        described: Described<'_>,
+        endpoint: Option<&Endpoint>,
+    ) -> Self {
+        let described = match endpoint {
+            Some(endpoint) => described.at(endpoint),
+            None => described,
+        };
+        let span = tracing::span!(
+            target: TARGET,
+            Level::DEBUG,
+            "attempt",
+            "otel.name" = described.method.unwrap_or("attempt"),
+            "otel.kind" = "client",
+            "otel.status_code" = Empty,
+            "http.request.method" = described.method,
+            "url.scheme" = described.scheme,
+            "server.address" = described.address,
+            "server.port" = described.port,
+            "http.request.resend_count" = number.checked_sub(1).filter(|count| *count > 0),
+            "http.response.status_code" = Empty,
+            "error.type" = Empty,
+            "call" = call,
+        );
+        Self((!span.is_disabled()).then(|| Box::new(span)))
+    }
+
+    #[inline]
+    pub(crate) fn enter(&self) -> Option<Entered<'_>> {
+        self.0.as_ref().map(|span| span.enter())
+    }
+
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The attempt's outcome is known.
+    #[cold]
+    pub(crate) fn close(&mut self, verdict: Verdict, status: Option<u16>) {
+        let Some(span) = self.0.take() else {
+            return;
+        };
+        if let Some(status) = status {
+            span.record("http.response.status_code", status);
+        }
+        if !verdict.is_success() {
+            span.record("error.type", display(verdict.error_type()));
+            span.record("otel.status_code", "ERROR");
+        }
+    }
+}
+
+impl fmt::Debug for AttemptSpan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AttemptSpan")
+            .field("is_open", &self.is_open())
+            .finish()
+    }
+}
+
+const TARGET: &str = "evenkeel::attempt";
