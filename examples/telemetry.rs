@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use evenkeel::event::Change;
 use evenkeel::http::service_key;
 use evenkeel::metrics::Metrics;
 use evenkeel::testing::{ManualClock, Reply, ScriptedService, block_on};
@@ -37,15 +38,14 @@ fn main() {
         .rng(Rng::seeded(3))
         .observer(metrics.clone())
         .observer(move |event: &Event| {
-            if !matches!(event, Event::Done { attempts: 1, .. }) {
-                println!("{:6.2} s  {}", now.elapsed().as_secs_f64(), line(event));
-            }
+            // The metrics want to be told of plain successes too, so this is as well.
+            println!("{:6.2} s  {}", now.elapsed().as_secs_f64(), line(event));
         });
 
     let busy = || Reply::status(503).after(Duration::from_millis(20));
     let fine = || Reply::status(200).after(Duration::from_millis(20));
     let replies = [fine(), fine()];
-    let replies = replies.into_iter().chain((0..14).map(|_| busy()));
+    let replies = replies.into_iter().chain((0..8).map(|_| busy()));
     let replies = replies.chain((0..40).map(|_| fine()));
     let client = pipeline.layer(ScriptedService::new(&clock, replies));
     let mut answered = 0;
@@ -84,7 +84,10 @@ fn main() {
 /// What happened, and what is done about it.
 fn line(event: &Event) -> String {
     match event {
-        Event::Changed { change, .. } => format!("changed: {change:?}"),
+        Event::Changed {
+            change: Change::Window(it),
+            ..
+        } => format!("the window is {:?} now: {:?}", it.state, it.why),
         Event::Done { attempts, end, .. } => format!("{end} after {attempts} attempts"),
         Event::Parked { reason, .. } => format!("waits in line: {reason}"),
         Event::Reject { reason, .. } => format!("refused: {reason}"),
@@ -147,10 +150,15 @@ impl tracing::Subscriber for Spans {
     fn exit(&self, _: &Id) {}
 }
 
+/// What is printed of a span.
 struct Text(String);
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        write!(self.0, " {field}={value:?}").expect("a string");
+        // Those that are the same in each are left out here.
+        let name = field.name();
+        if name.starts_with("http") || name.starts_with("server") || name == "error.type" {
+            write!(self.0, " {name}={value:?}").expect("a string");
+        }
     }
 }

@@ -92,7 +92,7 @@
 //! | `hyper-util` | what hyper's, hyper-util's and h2's errors mean | hyper, hyper-util, h2 |
 //! | `reqwest` | `send_with`, reqwest through the tower door, what its errors mean | reqwest and the above |
 //! | `reqwest-middleware` | a pipeline as a middleware | reqwest-middleware and the above |
-//! | `metrics` | counters, gauges and histograms of what a pipeline does (`metrics`), with a dashboard and alerts | metrics, rapidhash, portable-atomic |
+//! | `metrics` | counters, gauges and histograms of what a pipeline does (`metrics`), with a dashboard and alerts | metrics, rapidhash, rustversion |
 //! | `serde` | a pipeline from a configuration of any serde format (`config`), and `Serialize` and `Deserialize` for [`Ratio`](budget::Ratio), [`Jitter`](backoff::Jitter), [`CountAs`](breaker::CountAs), [`Order`](limit::Order), [`Kind`](verdict::Kind) and a breaker's [`Snapshot`](breaker::Snapshot) | serde, `serde_path_to_error`, humantime |
 //! | `sim` | fleets of clients against simulated services, and what comes of it | libm |
 //! | `testing` | manual clock, executor, scripted operation and service | none |

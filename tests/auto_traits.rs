@@ -20,6 +20,7 @@ fn every_handle_and_value_can_cross_threads() {
     )>();
     thread_safe::<Error<std::io::Error>>();
     thread_safe::<(evenkeel::Endpoints, evenkeel::endpoints::Pick)>();
+    thread_safe::<(evenkeel::event::Described<'_>, evenkeel::event::End)>();
     thread_safe::<evenkeel::budget::Withdrawal>();
     thread_safe::<evenkeel::backoff::Delays>();
     thread_safe::<(Chaos, evenkeel::Keyed<Chaos>)>();
@@ -32,6 +33,10 @@ fn every_handle_and_value_can_cross_threads() {
         evenkeel::chaos::Snapshot,
     )>();
 }
+
+#[cfg(feature = "metrics")]
+#[test]
+fn metrics_can_be_shared() {}
 
 #[test]
 fn a_call_is_send_if_its_operation_is() {

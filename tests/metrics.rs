@@ -99,7 +99,10 @@ fn the_state_of_every_policy_is_read_when_asked_for() {
         .bulkhead(bulkhead.clone())
         .clock(clock.clock());
     let found = recorded(|| {
-        breakers.get(open, || clock.now()).into_inner().force_open(clock.now());
+        breakers
+            .get(open, || clock.now())
+            .into_inner()
+            .force_open(clock.now());
         drop(breakers.get(closed, || clock.now()));
         drop(breakers.get(Key::of("foreign"), || clock.now()));
         let window = windows.get(Key::of("foreign"), || clock.now()).into_inner();
@@ -148,7 +151,10 @@ fn a_service_that_nobody_calls_any_more_falls_to_zero() {
         .breaker(breakers.clone())
         .clock(clock.clock());
     let found = recorded(|| {
-        breakers.get(key, || clock.now()).into_inner().force_open(clock.now());
+        breakers
+            .get(key, || clock.now())
+            .into_inner()
+            .force_open(clock.now());
         metrics.collect(&pipeline);
         breakers.remove(key);
         metrics.collect(&pipeline);

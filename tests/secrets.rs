@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use evenkeel::http::{Http, Replay};
+use evenkeel::http::{ATTEMPT_COUNT, Http, Replay};
 use evenkeel::testing::{ManualClock, Reply, ScriptedService, block_on};
 use evenkeel::{Event, Pipeline, Report, Rng};
 use http::{HeaderName, Request};
@@ -51,7 +51,11 @@ fn secrets_in_headers_bodies_and_queries_are_never_told() {
     let pipeline = Pipeline::http()
         .clock(clock.clock())
         .rng(Rng::seeded(1))
-        .classify(Http::new().deadline_header(HeaderName::from_static("x-left")))
+        .classify(
+            Http::new()
+                .deadline_header(HeaderName::from_static("x-left"))
+                .attempt_header(ATTEMPT_COUNT.clone()),
+        )
         .observer(move |event: &Event| {
             writeln!(log.0.lock().unwrap(), "{event:?}").expect("a string");
         });
@@ -60,6 +64,7 @@ fn secrets_in_headers_bodies_and_queries_are_never_told() {
             .header("retry-after", SECRET)
             .header("set-cookie", SECRET)
             .header("proxy-status", SECRET)
+            .header(ATTEMPT_COUNT.as_str(), SECRET)
             .body(SECRET),
         Reply::reset(),
         Reply::status(429)
@@ -69,11 +74,13 @@ fn secrets_in_headers_bodies_and_queries_are_never_told() {
     let service = ScriptedService::new(&clock, replies);
     let client = pipeline.layer(service);
     let request = || {
-        Request::put(format!("http://user:{SECRET}@service/?token={SECRET}"))
-            .header("authorization", SECRET)
-            .header("idempotency-key", SECRET)
-            .body(SECRET.to_owned())
-            .expect("valid")
+        Request::put(format!(
+            "http://user:{SECRET}@service/{SECRET}?token={SECRET}"
+        ))
+        .header("authorization", SECRET)
+        .header("idempotency-key", SECRET)
+        .body(SECRET.to_owned())
+        .expect("valid")
     };
     let mut said = String::new();
     let replayed = Replay::wrap(request(), 100);
@@ -94,6 +101,8 @@ fn secrets_in_headers_bodies_and_queries_are_never_told() {
         "nobody listened: {observed}"
     );
     assert!(observed.contains("attempt failed, will retry"));
+    assert!(observed.contains("call is over"));
+    assert!(observed.contains("server.address=\"service\""), "no spans");
     assert!(!observed.contains(SECRET), "{observed}");
     assert!(!said.contains(SECRET), "{said}");
 }

@@ -2,7 +2,9 @@
 #![cfg(all(feature = "testing", feature = "tower"))]
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use evenkeel::chaos::{Effect, Fault};
@@ -451,6 +453,46 @@ fn an_injected_fault_has_a_span_and_a_refused_attempt_has_none() {
 }
 
 #[test]
+fn a_call_dropped_after_any_poll_leaves_no_span_open() {
+    for polls in 0.. {
+        let clock = ManualClock::new();
+        let pipeline = Pipeline::http()
+            .retry(Retry::constant(ms(5)).max_attempts(3))
+            .timeout(ms(20))
+            .clock(clock.clock())
+            .rng(Rng::seeded(1));
+        let replies = [
+            Reply::status(503).after(ms(1)),
+            Reply::stall(),
+            Reply::status(200).after(ms(1)),
+        ];
+        let client = pipeline.layer(ScriptedService::new(&clock, replies));
+        let spans = Spans::new(Level::DEBUG);
+        let over = tracing::subscriber::with_default(spans.clone(), || {
+            let request = Request::get("http://service/").body(String::new());
+            let mut call = Box::pin(client.oneshot(request.expect("valid")));
+            let mut context = Context::from_waker(Waker::noop());
+            (0..polls).any(|_| {
+                let over = call.as_mut().poll(&mut context).is_ready();
+                let open = spans.all().iter().filter(|it| !it.closed).count();
+                assert!(open <= 1, "one attempt at a time");
+                assert_eq!(spans.current(), None);
+                clock.advance_to_next();
+                over
+            })
+        });
+        for span in spans.all() {
+            assert!(span.closed && span.depth == 0);
+        }
+        if over {
+            assert_eq!(spans.all().len(), 3);
+            assert!(polls > 5, "{polls}");
+            break;
+        }
+    }
+}
+
+#[test]
 fn a_dropped_call_leaves_no_span_open_and_a_deaf_subscriber_has_none() {
     let clock = ManualClock::new();
     let pipeline = Pipeline::new().clock(clock.clock());
@@ -458,9 +500,8 @@ fn a_dropped_call_leaves_no_span_open_and_a_deaf_subscriber_has_none() {
     tracing::subscriber::with_default(spans.clone(), || {
         let script = Script::<(), ()>::new(&clock).hang();
         let mut call = Box::pin(pipeline.run(|attempt| script.play(attempt)));
-        let waker = std::task::Waker::noop();
-        let mut context = std::task::Context::from_waker(waker);
-        assert!(std::future::Future::poll(call.as_mut(), &mut context).is_pending());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(call.as_mut().poll(&mut context).is_pending());
         assert!(!spans.all()[0].closed);
         drop(call);
         assert!(spans.all()[0].closed);

@@ -5,9 +5,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use evenkeel::client::reqwest::SendWith;
 use evenkeel::error::Limit;
-use evenkeel::http::Idempotent;
+use evenkeel::http::{ATTEMPT_COUNT, CallerAttempt, Http, Idempotent};
 use evenkeel::testing::{Reply, Server};
-use evenkeel::{Cause, Deadline, Error};
+use evenkeel::{Cause, Deadline, Error, Report, Retry};
 use http::{Request, Version};
 use http_body_util::Full;
 use tower::{ServiceBuilder, ServiceExt};
@@ -73,6 +73,49 @@ async fn promise_7_the_caller_can_say_that_a_post_may_be_repeated() {
         assert_eq!(request.send().await.unwrap().status(), 200);
 
         assert_eq!(server.received().len(), 6);
+    }
+}
+
+#[tokio::test]
+async fn attempts_of_the_caller_and_of_a_proxy_count_through_every_door() {
+    for version in VERSIONS {
+        // Each call's first attempt is answered by a proxy that tried twice.
+        let server = Server::with(|request| {
+            let counts = request.headers().get(&ATTEMPT_COUNT);
+            let first = counts.is_some_and(|it| it == "2");
+            status(503).header(ATTEMPT_COUNT.as_str(), if first { "2" } else { "1" })
+        });
+        let server = server.await.unwrap();
+        let url = server.url("/");
+        let Clients { hyper, reqwest } = Clients::new(version);
+        let pipeline = pipeline()
+            .classify(Http::new().attempt_header(ATTEMPT_COUNT.clone()))
+            .no_window()
+            .retry(Retry::constant(ms(1)).max_attempts(5));
+
+        let mut request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
+        request.extensions_mut().insert(CallerAttempt(2));
+        let service = ServiceBuilder::new().layer(pipeline.clone()).service(hyper);
+        let response = service.oneshot(request).await.unwrap();
+        let attempts = |report: Option<&Report>| report.expect("a report").attempts();
+        assert_eq!(attempts(response.extensions().get()), 3);
+
+        let sending = reqwest.get(&url).send_with(&pipeline).caller_attempt(2);
+        let response = sending.await.unwrap();
+        assert_eq!(attempts(response.extensions().get()), 3);
+
+        let client = reqwest_middleware::ClientBuilder::new(reqwest).with(pipeline);
+        let request = client.build().get(&url).with_extension(CallerAttempt(2));
+        let response = request.send().await.unwrap();
+        assert_eq!(attempts(response.extensions().get()), 3);
+
+        // Of five the caller spent one, and the proxy one more.
+        let received = server.received();
+        let counts = received
+            .iter()
+            .map(|it| it.headers()[&ATTEMPT_COUNT].to_str().unwrap());
+        let counts: Vec<_> = counts.collect();
+        assert_eq!(counts, ["2", "4", "5"].repeat(3));
     }
 }
 
