@@ -1,10 +1,7 @@
 //! The span around an attempt, with the names of OpenTelemetry's conventions.
 
-use std::fmt;
-
 use tracing::field::{Empty, display};
 use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
-use tracing::span::Entered;
 use tracing::{Level, Span};
 
 use crate::endpoints::Endpoint;
@@ -90,82 +87,55 @@ pub(crate) fn usual_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// The span of an attempt under way, if anybody wants one. One word while nobody does.
-pub(crate) struct AttemptSpan(Option<Box<Span>>);
+/// The span of an attempt under way, if anybody wants one: one word, for most calls none.
+pub(crate) type AttemptSpan = Option<Box<Span>>;
 
-impl AttemptSpan {
-    pub(crate) const fn none() -> Self {
-        Self(None)
-    }
-
-    /// Whether a span may be wanted: a comparison.
-    #[inline]
-    pub(crate) fn may_be_wanted() -> bool {
-        Level::DEBUG <= STATIC_MAX_LEVEL && Level::DEBUG <= LevelFilter::current()
-    }
-
-    /// The span of an attempt that begins, if it is wanted.
-    #[cold]
-    pub(crate) fn open(
-        call: u64,
-        number: u32,
-        described: Described<'_>,
-        endpoint: Option<&Endpoint>,
-    ) -> Self {
-        let described = match endpoint {
-            Some(endpoint) => described.at(endpoint),
-            None => described,
-        };
-        let span = tracing::span!(
-            target: TARGET,
-            Level::DEBUG,
-            "attempt",
-            "otel.name" = described.method.unwrap_or("attempt"),
-            "otel.kind" = "client",
-            "otel.status_code" = Empty,
-            "http.request.method" = described.method,
-            "url.scheme" = described.scheme,
-            "server.address" = described.address,
-            "server.port" = described.port,
-            "http.request.resend_count" = number.checked_sub(1).filter(|count| *count > 0),
-            "http.response.status_code" = Empty,
-            "error.type" = Empty,
-            "call" = call,
-        );
-        Self((!span.is_disabled()).then(|| Box::new(span)))
-    }
-
-    #[inline]
-    pub(crate) fn enter(&self) -> Option<Entered<'_>> {
-        self.0.as_ref().map(|span| span.enter())
-    }
-
-    #[inline]
-    pub(crate) fn is_open(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// The attempt's outcome is known.
-    #[cold]
-    pub(crate) fn close(&mut self, verdict: Verdict, status: Option<u16>) {
-        let Some(span) = self.0.take() else {
-            return;
-        };
-        if let Some(status) = status {
-            span.record("http.response.status_code", status);
-        }
-        if !verdict.is_success() {
-            span.record("error.type", display(verdict.error_type()));
-            span.record("otel.status_code", "ERROR");
-        }
-    }
+/// Whether a span may be wanted: a comparison.
+#[inline]
+pub(crate) fn may_be_wanted() -> bool {
+    Level::DEBUG <= STATIC_MAX_LEVEL && Level::DEBUG <= LevelFilter::current()
 }
 
-impl fmt::Debug for AttemptSpan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AttemptSpan")
-            .field("is_open", &self.is_open())
-            .finish()
+/// The span of an attempt that begins, if it is wanted.
+#[cold]
+pub(crate) fn open(
+    call: u64,
+    number: u32,
+    described: Described<'_>,
+    endpoint: Option<&Endpoint>,
+) -> AttemptSpan {
+    let described = match endpoint {
+        Some(endpoint) => described.at(endpoint),
+        None => described,
+    };
+    let span = tracing::span!(
+        target: TARGET,
+        Level::DEBUG,
+        "attempt",
+        "otel.name" = described.method.unwrap_or("attempt"),
+        "otel.kind" = "client",
+        "otel.status_code" = Empty,
+        "http.request.method" = described.method,
+        "url.scheme" = described.scheme,
+        "server.address" = described.address,
+        "server.port" = described.port,
+        "http.request.resend_count" = number.checked_sub(1).filter(|count| *count > 0),
+        "http.response.status_code" = Empty,
+        "error.type" = Empty,
+        "call" = call,
+    );
+    (!span.is_disabled()).then(|| Box::new(span))
+}
+
+/// The attempt's outcome is known, and the span is over.
+#[cold]
+pub(crate) fn close(span: &Span, verdict: Verdict, status: Option<u16>) {
+    if let Some(status) = status {
+        span.record("http.response.status_code", status);
+    }
+    if !verdict.is_success() {
+        span.record("error.type", display(verdict.error_type()));
+        span.record("otel.status_code", "ERROR");
     }
 }
 

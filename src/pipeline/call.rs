@@ -21,6 +21,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
+use tracing::Span;
 
 use crate::attempt::Attempt;
 use crate::chaos::Fault;
@@ -32,7 +33,7 @@ use crate::pipeline::Policies;
 use crate::pipeline::operation::{Closure, Operation};
 use crate::pipeline::state::{Entry, Held, Moment, Outcome, State, TIMED_OUT};
 use crate::report::WaitReason;
-use crate::span::AttemptSpan;
+use crate::span;
 use crate::throttle::Priority;
 
 pin_project! {
@@ -244,7 +245,7 @@ where
                                                 &mut now,
                                             );
                                         }
-                                        if AttemptSpan::may_be_wanted() {
+                                        if span::may_be_wanted() {
                                             state.open_span(this.operation);
                                         }
                                         // After the choice: the endpoint is to see what is injected.
@@ -379,9 +380,6 @@ where
                 Outcome::Injected => state.injected().1,
                 Outcome::TimedOut(_) => TIMED_OUT,
             };
-            if state.span.is_open() {
-                state.close_span(verdict, &outcome, this.operation);
-            }
             let follows = if verdict.is_success() {
                 state.succeeds(&outcome, this.operation, policies, &mut now);
                 false
@@ -411,7 +409,7 @@ fn begin<O: Operation>(
     policies: &Policies,
 ) -> O::Attempt {
     let (at, last) = (state.directed(operation), policies.is_last(attempt.total()));
-    let _entered = state.span.enter();
+    let _entered = state.span.as_deref().map(Span::enter);
     operation.begin(attempt, at, last)
 }
 
@@ -427,7 +425,21 @@ fn poll_attempt<F: Future>(
     state: &State,
     cx: &mut Context<'_>,
 ) -> Poll<F::Output> {
-    let _entered = state.span.enter();
+    match &state.span {
+        Some(span) => poll_in_span(span, attempt, cx),
+        None => attempt.poll(cx),
+    }
+}
+
+/// Out of the way of those who have none.
+#[cold]
+#[inline(never)]
+fn poll_in_span<F: Future>(
+    span: &Span,
+    attempt: Pin<&mut F>,
+    cx: &mut Context<'_>,
+) -> Poll<F::Output> {
+    let _entered = span.enter();
     attempt.poll(cx)
 }
 

@@ -24,7 +24,7 @@ use crate::pipeline::{Policies, Scope};
 use crate::report::{Failure, Report, Stop, Wait, WaitReason};
 use crate::retry::{Courses, Decision, Failed};
 use crate::rng::Draws;
-use crate::span::AttemptSpan;
+use crate::span::{self, AttemptSpan};
 use crate::verdict::{Hint, Kind, Label, Verdict};
 
 /// What a call remembers from poll to poll.
@@ -130,7 +130,7 @@ impl State {
             budget: None,
             story: None,
             injected: None,
-            span: AttemptSpan::none(),
+            span: None,
         }
     }
 
@@ -447,21 +447,25 @@ impl State {
     pub(super) fn open_span<O: Operation>(&mut self, operation: &O) {
         let endpoint = self.directed(operation);
         let call = number(&mut self.call);
-        self.span = AttemptSpan::open(call, self.number, operation.describe(), endpoint.as_deref());
+        self.span = span::open(call, self.number, operation.describe(), endpoint.as_deref());
     }
 
+    /// Closes it, if there is one.
     #[cold]
-    pub(super) fn close_span<O: Operation>(
+    fn close_span<O: Operation>(
         &mut self,
         verdict: Verdict,
         outcome: &Outcome<O::Value, O::Error>,
         operation: &O,
     ) {
+        let Some(span) = self.span.take() else {
+            return;
+        };
         let status = match outcome {
             Outcome::Returned(Ok(value)) => operation.status(value),
             _ => None,
         };
-        self.span.close(verdict, status);
+        span::close(&span, verdict, status);
     }
 
     /// The attempts of this call, and those that others made for it.
@@ -618,6 +622,7 @@ impl State {
         policies: &Policies,
         now: &mut Moment,
     ) -> bool {
+        self.close_span(verdict, outcome, operation);
         let at = now.read(policies);
         let began = *self.began.get_or_insert(at);
         self.story
@@ -719,6 +724,9 @@ impl State {
         policies: &Policies,
         now: &mut Moment,
     ) {
+        if self.span.is_some() {
+            self.close_span(Verdict::success(), outcome, operation);
+        }
         self.settle(Verdict::success(), None, outcome, operation, policies, now);
     }
 
@@ -920,7 +928,9 @@ impl State {
         now: &mut Moment,
     ) -> Error<O::Error> {
         // Open still if the deadline cut the attempt short.
-        self.span.close(TIMED_OUT, None);
+        if let Some(span) = self.span.take() {
+            span::close(&span, TIMED_OUT, None);
+        }
         let last = self.story.as_ref().and_then(|story| story.previous);
         let end = End::of(&cause, last.unwrap_or(Verdict::transient()));
         self.tell_end(end, operation, policies, now);
