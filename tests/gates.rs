@@ -207,7 +207,8 @@ fn a_first_attempt_that_finds_the_breaker_open_is_refused_at_once_and_nothing_be
     assert_eq!((error.attempts(), error.retry_after()), (0, Some(ms(700))));
     assert_eq!((clock.elapsed(), script.begun()), (ms(300), vec![]));
     let refused = [(1, Reason::BreakerOpen, Some(ms(700)))];
-    assert_eq!((told.rejected(), told.all().len()), (refused.to_vec(), 1));
+    // And nothing more but the end.
+    assert_eq!((told.rejected(), told.all().len()), (refused.to_vec(), 2));
     assert_eq!(bulkhead.snapshot().in_flight, 0);
     assert_eq!(budget.snapshot().first_attempts, 0);
 }

@@ -192,11 +192,10 @@ fn every_observer_is_told_in_order_and_plain_successes_only_where_asked_for() {
     };
     succeed(&pipeline);
     assert!(first.take().is_empty());
-    for pipeline in [
-        pipeline.clone().observer(second.all_of_it()),
-        // A pipeline whose settings can be exchanged keeps its observers.
-        pipeline.clone().observer(second.all_of_it()).reloadable(),
-    ] {
+    let live = pipeline.clone().observer(second.all_of_it()).reloadable();
+    // Settings are exchanged, observers stay.
+    live.reload(&Pipeline::new()).expect("sound settings");
+    for pipeline in [pipeline.clone().observer(second.all_of_it()), live] {
         succeed(&pipeline);
         let told = second.take();
         let [
@@ -213,6 +212,19 @@ fn every_observer_is_told_in_order_and_plain_successes_only_where_asked_for() {
         assert_eq!(elapsed, ms(3));
         assert_eq!(first.take().len(), 1, "all are told where one wants it");
     }
+
+    // Time that passes before anything had to wait counts as well.
+    let busy = pipeline.observer(second.all_of_it());
+    let call = busy.run(|_| {
+        clock.advance(ms(4));
+        async { Ok::<_, ()>(1) }
+    });
+    assert_eq!(block_on(&clock, call), Ok(1));
+    let told = second.take();
+    assert!(
+        matches!(told[..], [Event::Done { elapsed, .. }] if elapsed == ms(4)),
+        "{told:?}"
+    );
 }
 
 proptest! {
