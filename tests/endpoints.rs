@@ -1,6 +1,7 @@
 //! The choice of an endpoint for every attempt, driven by the engine and by hand.
 #![cfg(feature = "testing")]
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::{Future, pending, ready};
 use std::pin::pin;
@@ -15,8 +16,13 @@ use evenkeel::clock::Why as Sleeps;
 use evenkeel::endpoints::{Change, Endpoint, Endpoints, Id, State, Why};
 use evenkeel::event;
 use evenkeel::testing::{Executor, ManualClock, block_on};
-use evenkeel::verdict::{Kind, Verdict, by};
+use evenkeel::verdict::{Hint, Kind, Verdict, by};
 use evenkeel::{Attempt, Breaker, Cause, Event, Key, Keyed, Pipeline, Retry, Rng, Window};
+#[cfg(feature = "tower")]
+use {
+    http::{HeaderValue, Request, Response, StatusCode},
+    tower::{Layer, ServiceExt, service_fn},
+};
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -688,5 +694,104 @@ mod tower_door {
         let failed = all.iter().filter(|it| it.failures > 0.0).count();
         assert_eq!(failed, 1, "the one that answered 503");
         assert!(all.iter().all(|it| it.in_flight == 0));
+    }
+}
+
+// --- hints -------------------------------------------------------------------------------------
+
+/// Ten hosts of which the first so many are closed, and answer with `Retry-After: 120`. How many of so
+/// many calls, one each `gap`, fail, and how long the slowest takes.
+#[cfg(feature = "tower")]
+fn hinted(closed: u32, gap: Duration, calls: u32) -> (u32, Duration) {
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::http()
+        .endpoints(Endpoints::new(
+            (0..10).map(|host| format!("http://h{host}:1")),
+        ))
+        .rng(Rng::seeded(1))
+        .clock(clock.clock());
+    let service = service_fn(move |request: Request<String>| {
+        let host = request.uri().host().and_then(|it| it[1..].parse().ok());
+        let mut response = Response::new(String::new());
+        if host.is_some_and(|host: u32| host < closed) {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            let hint = HeaderValue::from_static("120");
+            response.headers_mut().insert("retry-after", hint);
+        }
+        ready(Ok::<_, std::io::Error>(response))
+    });
+    let (mut failed, mut slowest) = (0, Duration::ZERO);
+    for _ in 0..calls {
+        clock.advance(gap);
+        let (began, request) = (clock.now(), Request::get("http://shop/"));
+        let call = pipeline.layer(service.clone());
+        let call = call.oneshot(request.body(String::new()).unwrap());
+        let went_well = block_on(&clock, call).is_ok_and(|it| it.status() == 200);
+        failed += u32::from(!went_well);
+        slowest = slowest.max(clock.now() - began);
+    }
+    (failed, slowest)
+}
+
+#[cfg(feature = "tower")]
+#[test]
+fn what_one_host_asks_for_silences_nobody_but_itself() {
+    for gap in [20, 100, 300, 600, 1000, 3000].map(Duration::from_millis) {
+        let (failed, slowest) = hinted(1, gap, 300);
+        assert_eq!(failed, 0, "a call each {gap:?}");
+        assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    }
+}
+
+#[test]
+fn what_all_hosts_ask_for_is_asked_by_the_service() {
+    let clock = ManualClock::new();
+    let window = Window::new();
+    let pipeline = Pipeline::http()
+        .deadline(Duration::from_secs(10))
+        .window(window.clone())
+        .endpoints(Endpoints::numbered(10))
+        .rng(Rng::seeded(1))
+        .idempotent(true)
+        .clock(clock.clock())
+        .classify(by(|_: Result<&(), &()>| {
+            Verdict::new(Kind::Overloaded).hint(Hint::After(Duration::from_secs(120)))
+        }));
+    let asked = Cell::new(0);
+    for _ in 0..20 {
+        clock.advance(Duration::from_secs(1));
+        let call = pipeline.run(|_| {
+            asked.set(asked.get() + 1);
+            ready(Err::<(), _>(()))
+        });
+        let _ = block_on(&clock, call).unwrap_err();
+    }
+    // The third of them speaks for all.
+    assert_eq!(asked.get(), 3);
+    assert!(window.snapshot().quiet_until.is_some());
+}
+
+#[test]
+fn what_is_no_address_is_refused_and_not_taken_for_another() {
+    for text in [
+        "10.0.0.1:99999",
+        "http://10.0.0.1:99999",
+        "10.0.0.1:",
+        "tcp://a:1",
+        "10.0.0.1:8080/",
+        "10.0.0.1:8080/api",
+        "http:/a",
+    ] {
+        let error = Endpoints::new([text]).check().unwrap_err();
+        assert_eq!(error.field(), "endpoints.list", "{text}");
+    }
+    for text in [
+        "10.0.0.1:0",
+        "[::1]:65535",
+        "https://a",
+        "http://a:1/",
+        "replica 1",
+    ] {
+        assert_eq!(Endpoints::new([text]).check(), Ok(()), "{text}");
     }
 }

@@ -615,6 +615,23 @@ fn a_breaker_with_another_window_counts_in_it() {
 }
 
 #[test]
+fn what_stays_is_checked_too_before_anything_changes() {
+    let bad = Endpoints::new(["http://me:secret@a"]);
+    let breaker = Breaker::new();
+    let pipeline = Pipeline::new()
+        .breaker(breaker.clone())
+        .endpoints(bad)
+        .reloadable();
+    let to = Pipeline::new().breaker(Breaker::new().consecutive_failures(1));
+    let error = pipeline.reload(&to).unwrap_err();
+    assert_eq!(error.field(), "endpoints.list");
+    assert_eq!(pipeline.check(), Err(error));
+    let good = to.endpoints(Endpoints::numbered(2));
+    pipeline.reload(&good).unwrap();
+    assert_eq!(pipeline.check(), Ok(()));
+}
+
+#[test]
 fn a_throttle_goes_on_from_what_it_counted() {
     let (clock, rng) = (ManualClock::new(), Rng::seeded(1));
     let throttle = Throttle::new();

@@ -1,7 +1,7 @@
 //! A pipeline from a configuration file, and another one while calls go by.
 //!
 //! Which limits are right is known in production, not when the code is written. A [`Config`] is a
-//! plain value that any serde format reads, and that makes a [`Pipeline`]; where a pipeline was made
+//! plain value that any self-describing serde format reads, and that makes a [`Pipeline`]; where a pipeline was made
 //! [`reloadable`](Pipeline::reloadable), a later one changes it under way, and windows, budgets and
 //! open times keep their state.
 //!

@@ -16,7 +16,8 @@ use crate::keyed::Key;
 ///
 /// Made of text, a URI or a socket address by `into()`. Text with `://` is a scheme and an
 /// authority, such as `https://10.0.0.1:8443`; any other is an authority, such as `10.0.0.1:8080`,
-/// whose scheme is that of each request. What can't be an authority is only a name.
+/// whose scheme is that of each request. Schemes are `http` and `https`. Text that has no slash and can't be
+/// an authority is only a name.
 ///
 /// # Examples
 ///
@@ -114,6 +115,13 @@ impl Endpoint {
         if authority.host().is_empty() {
             return Self::malformed("must have a host");
         }
+        if authority.as_str().len() > authority.host().len() && authority.port_u16().is_none() {
+            return Self::malformed("must have a port from 0 to 65535, or none");
+        }
+        let of_the_web = |it: &Scheme| *it == Scheme::HTTP || *it == Scheme::HTTPS;
+        if scheme.as_ref().is_some_and(|it| !of_the_web(it)) {
+            return Self::malformed("must be of http or https");
+        }
         let mut name = authority.as_str().to_ascii_lowercase();
         if let Some(scheme) = &scheme {
             name = format!("{scheme}://{name}");
@@ -137,6 +145,9 @@ impl Endpoint {
             return match Authority::from_str(text) {
                 Ok(authority) => Self::at(None, authority),
                 Err(_) if text.contains('@') => Self::malformed("must not hold credentials"),
+                Err(_) if text.contains('/') => {
+                    Self::malformed("must be a host and perhaps a port, with no path")
+                }
                 Err(_) => Self::named(text),
             };
         }

@@ -494,7 +494,7 @@ impl Pick {
             hint,
             latency: latency.into(),
         };
-        self.hold.record(ended, now, rng)
+        self.hold.record(ended, now, rng).0
     }
 }
 
@@ -515,9 +515,16 @@ impl Hold {
         Some(std::sync::Arc::clone(state.set.endpoint(self.ticket?.slot)))
     }
 
-    /// The attempt ended.
-    pub(crate) fn record(mut self, ended: Ended, now: Instant, rng: &Rng) -> Option<Change> {
-        let ticket = self.ticket.take()?;
+    /// The attempt ended. Says whether a hint that came with it is this endpoint's own affair.
+    pub(crate) fn record(
+        mut self,
+        ended: Ended,
+        now: Instant,
+        rng: &Rng,
+    ) -> (Option<Change>, bool) {
+        let Some(ticket) = self.ticket.take() else {
+            return (None, false);
+        };
         let Guarded { settings, set } = &mut *self.shared.lock();
         set.record(ticket, ended, settings, now, || rng.draws())
     }

@@ -67,6 +67,8 @@ impl Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Why {
+    /// Its answer asked for quiet, while others did well.
+    Asked,
     /// So many failures in a row, while others answered.
     ConsecutiveFailures,
     /// A larger share of its calls failed than of the others'.
@@ -80,6 +82,7 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Asked => "asked for quiet",
             Self::ConsecutiveFailures => "failures in a row",
             Self::FailureShare => "share of failures",
             Self::ProbeFailed => "probe failed",

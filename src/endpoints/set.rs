@@ -7,9 +7,11 @@
 //! | an outcome | picked before an ejection or a probe | it tells of another time |
 //! | a probe's failure | lost meanwhile | it was counted when it was given up |
 //! | a rate limit | any but healthy | it says nothing of the endpoint's health |
+//! | a hint | others failed too since any last did well, or it can't be ejected | it is the service that asks |
 //! | an ejection | as many are ejected as may be | it is the service then, not the endpoint |
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,8 +31,8 @@ use super::settings::Settings;
 #[derive(Debug)]
 pub(super) struct Set {
     slots: Vec<Slot>,
-    /// Slots without an endpoint, the least last.
-    free: Vec<u32>,
+    /// Slots without an endpoint.
+    free: BinaryHeap<Reverse<u32>>,
     /// Slots that are asked, in no order.
     within: Vec<u32>,
     /// Slots that are ejected or probed, in no order.
@@ -40,6 +42,10 @@ pub(super) struct Set {
     tally: Tally,
     /// What an answer takes, in seconds.
     typical: Option<f64>,
+    /// Counts answers, from 1.
+    answers: u64,
+    /// How many endpoints failed since any last answered.
+    doubted: usize,
     generation: NonZeroU32,
     serial: NonZeroU32,
     /// The list isn't the one it began with.
@@ -61,6 +67,8 @@ struct Slot {
     /// When it last came back.
     returned: Option<Instant>,
     ejections: u64,
+    /// After which of the set's answers it failed last; 0: it didn't.
+    doubted: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,12 +112,14 @@ impl Set {
     pub(super) fn new(list: &[Arc<Endpoint>]) -> Self {
         let mut set = Self {
             slots: Vec::with_capacity(list.len()),
-            free: Vec::new(),
+            free: BinaryHeap::new(),
             within: Vec::new(),
             without: Vec::new(),
             due: None,
             tally: Tally::default(),
             typical: None,
+            answers: 1,
+            doubted: 0,
             generation: NonZeroU32::MIN,
             serial: NonZeroU32::MIN,
             updated: false,
@@ -144,7 +154,8 @@ impl Set {
         Some((self.take(slot, now), change))
     }
 
-    /// An attempt ended.
+    /// An attempt ended. Says what changed, and whether a hint that came with it is the endpoint's own
+    /// affair: others do well, as far as is known.
     pub(super) fn record(
         &mut self,
         ticket: Ticket,
@@ -152,11 +163,13 @@ impl Set {
         settings: &Settings,
         now: Instant,
         draws: impl FnOnce() -> Draws,
-    ) -> Option<Change> {
-        if !self.end(ticket) {
-            return None;
-        }
+    ) -> (Option<Change>, bool) {
+        let counts = self.end(ticket);
         let slot = &mut self.slots[ticket.slot as usize];
+        let is_within = matches!(slot.place, Place::Within { .. });
+        if !counts {
+            return (None, !is_within);
+        }
         let endpoint = slot.id;
         let fails = match ended.kind {
             // A wrong request was answered as it ought to be, only sooner perhaps.
@@ -169,11 +182,13 @@ impl Set {
                     // It is up, but others may have more to give.
                     slot.load.failed(None, now);
                 }
-                return None;
+                return (None, false);
             }
             Kind::Overloaded | Kind::TargetFault | Kind::Transient => true,
         };
         if !fails {
+            self.answers += 1;
+            self.doubted = 0;
             let latency = ended.latency.filter(|_| ended.kind == Kind::Success);
             slot.load.answered(latency, now);
             if let Some(latency) = latency {
@@ -182,33 +197,51 @@ impl Set {
             if let Place::Within { .. } = slot.place {
                 slot.health.answered(self.tally, now);
                 self.tally.answered += 1;
-                return None;
+                return (None, false);
             }
             // The probe's, even if it was given up.
             self.come_back(ticket.slot, now);
-            return Some(Change::Returned { endpoint });
+            return (Some(Change::Returned { endpoint }), false);
         }
         slot.load.failed(ended.latency, now);
         let why = match slot.place {
             Place::Within { .. } => {
                 let why = slot.health.failed(self.tally, settings, now);
                 self.tally.failed += 1;
+                let is_odd = self.is_odd(ticket.slot);
                 let count = self.within.len() + self.without.len();
                 if self.without.len() >= settings.most_ejected(count) {
-                    return None;
+                    return (None, false);
                 }
-                why?
+                let asks = ended.hint.filter(|hint| is_odd && !hint.is_zero());
+                match why.or(asks.map(|_| Why::Asked)) {
+                    Some(why) => why,
+                    None => return (None, false),
+                }
             }
             Place::Probing { .. } => Why::ProbeFailed,
-            Place::Gone | Place::Leaving | Place::Out { .. } => return None,
+            Place::Gone | Place::Leaving | Place::Out { .. } => return (None, true),
         };
         let hint = ended.hint.unwrap_or_default().min(settings.max_hint);
         let length = self.eject(ticket.slot, hint, settings, now, &mut draws());
-        Some(Change::Ejected {
+        let change = Change::Ejected {
             endpoint,
             why,
             length,
-        })
+        };
+        (Some(change), true)
+    }
+
+    /// A failed one is the odd one out unless others have failed too since any last did well: two, or
+    /// all there are.
+    fn is_odd(&mut self, index: u32) -> bool {
+        let slot = &mut self.slots[index as usize];
+        if slot.doubted != self.answers {
+            slot.doubted = self.answers;
+            self.doubted += 1;
+        }
+        let all = self.within.len() + self.without.len();
+        self.doubted < all.min(DOUBTED)
     }
 
     /// An attempt never began, or was dropped: it says nothing.
@@ -250,7 +283,9 @@ impl Set {
             let Some(slot) = stays else {
                 return self.add(endpoint, Some(now));
             };
-            if self.slots[slot as usize].place == Place::Leaving {
+            let it = &self.slots[slot as usize];
+            if it.place == Place::Leaving {
+                self.doubted += usize::from(it.doubted == self.answers);
                 self.enter(slot, Some(now));
             }
             self.slots[slot as usize].id
@@ -492,7 +527,7 @@ impl Set {
 
     fn add(&mut self, endpoint: &Arc<Endpoint>, ramp: Option<Instant>) -> Id {
         let new = u32::try_from(self.slots.len()).expect("memory ends before");
-        let slot = self.free.pop().unwrap_or(new);
+        let slot = self.free.pop().map_or(new, |Reverse(slot)| slot);
         let id = Id {
             slot,
             serial: self.serial,
@@ -510,6 +545,7 @@ impl Set {
             progress: Progress::new(),
             returned: None,
             ejections: 0,
+            doubted: 0,
         };
         match self.slots.get_mut(slot as usize) {
             Some(old) => *old = new,
@@ -529,6 +565,9 @@ impl Set {
         }
         self.generation = next(self.generation);
         let slot = &mut self.slots[index as usize];
+        if place != Place::Leaving && slot.doubted == self.answers {
+            self.doubted -= 1;
+        }
         slot.generation = self.generation;
         slot.place = Place::Leaving;
         self.go_if_idle(index);
@@ -538,8 +577,7 @@ impl Set {
         let slot = &mut self.slots[index as usize];
         if slot.place == Place::Leaving && slot.load.in_flight() == 0 {
             slot.place = Place::Gone;
-            self.free.push(index);
-            self.free.sort_unstable_by(|one, other| other.cmp(one));
+            self.free.push(Reverse(index));
         }
     }
 
@@ -599,11 +637,15 @@ impl Set {
     /// So that nothing is allocated in a call.
     fn reserve(&mut self) {
         let count = self.slots.len();
-        for list in [&mut self.free, &mut self.within, &mut self.without] {
+        self.free.reserve(count.saturating_sub(self.free.len()));
+        for list in [&mut self.within, &mut self.without] {
             list.reserve(count.saturating_sub(list.len()));
         }
     }
 }
+
+/// When so many endpoints fail and none answers in between, it is the service.
+const DOUBTED: usize = 3;
 
 impl Slot {
     /// The part of its share that it gets, if it doesn't get all of it.

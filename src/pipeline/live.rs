@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::error::ConfigError;
 use crate::pipeline::gates::after;
-use crate::pipeline::{Pipeline, Policies};
+use crate::pipeline::{Pipeline, Policies, Scope};
 use crate::retry::Retry;
 use crate::sync::lock_plain;
 
@@ -76,19 +76,29 @@ impl Live {
         Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn reload(&self, to: &Policies) {
+    fn reload(&self, to: &Policies) -> Result<(), ConfigError> {
         let changing = lock_plain(&self.changing);
-        let new = Arc::new(self.load().reconfigured(to));
+        let current = self.load();
+        current.check_kept(to)?;
+        let new = Arc::new(current.reconfigured(to));
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *current, new);
         drop(current);
         drop(changing);
         // What it held alone is dropped here, under no lock.
         drop(old);
+        Ok(())
     }
 }
 
 impl Policies {
+    /// Checks what isn't taken from `to`.
+    fn check_kept(&self, to: &Self) -> Result<(), ConfigError> {
+        let endpoints = self.endpoints.as_ref().filter(|_| to.endpoints.is_none());
+        endpoints.map_or(Ok(()), Scope::check)?;
+        self.chaos.as_ref().map_or(Ok(()), Scope::check)
+    }
+
     /// The settings of `to` with the state of this one, and what only code can say of it.
     fn reconfigured(&self, to: &Self) -> Self {
         let (now, rng) = (self.clock.now(), &self.rng);
@@ -165,13 +175,18 @@ impl<C> Pipeline<C> {
     /// line that is shortened takes nobody new until it is short enough, and drops nobody. What was
     /// set by hand (`set_limit`, `set_quota`) stays where the setting itself stays.
     ///
+    /// A call takes its set of policies when its future is made. Shared policies change one after the
+    /// other: a call meanwhile may meet the new settings of one and the old ones of the next. A
+    /// [`Budget::floor`](crate::Budget::floor) stays, and so does what [`Keyed::with`](crate::Keyed::with)
+    /// makes; that of `to` is not taken over.
+    ///
     /// A policy that was off, or changes between one for all and one per key, begins anew. One that
     /// is off from now on is let go by new calls. `to` gives settings only: none of its own state
     /// is shared.
     ///
     /// # Errors
     ///
-    /// Settings that make no sense, or a pipeline that isn't [`reloadable`](Self::reloadable).
+    /// Settings that make no sense, of `to` or of what stays; or a pipeline that isn't [`reloadable`](Self::reloadable).
     /// Nothing is changed then.
     ///
     /// # Examples
@@ -203,7 +218,6 @@ impl<C> Pipeline<C> {
         if let Some(error) = to.invalid {
             return Err(error);
         }
-        live.reload(&to);
-        Ok(())
+        live.reload(&to)
     }
 }

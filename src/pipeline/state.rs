@@ -641,7 +641,9 @@ impl State {
             let others = operation.other_attempts(value);
             self.earlier = self.earlier.saturating_add(others);
         }
-        self.settle(verdict, hint, outcome, operation, policies, now);
+        let is_own = self.settle(verdict, hint, outcome, operation, policies, now);
+        // What one endpoint asks for is no reason to let another wait.
+        let hint = hint.filter(|_| !is_own);
         let (spent, own_key) = (self.spent(), self.key());
         let key = || own_key.or_else(|| operation.key());
         let passes = self.passes.as_ref();
@@ -727,7 +729,7 @@ impl State {
         if self.span.is_some() {
             self.close_span(Verdict::success(), outcome, operation);
         }
-        self.settle(Verdict::success(), None, outcome, operation, policies, now);
+        let _ = self.settle(Verdict::success(), None, outcome, operation, policies, now);
     }
 
     /// The deadline cut the attempt short. If it had taken too long anyway that is a timeout; else
@@ -747,7 +749,7 @@ impl State {
             (Some(began), Some(end)) => end.left(began),
             _ => Duration::MAX,
         };
-        // Half of what it could have had at most.
+        // Half of what an attempt can have at most. One that had little time left says little.
         let long = latency >= policies.timeout.map_or(whole, |it| it.min(whole)) / 2;
         if let Some(hold) = hold.filter(|_| long) {
             let ended = Ended {
@@ -755,7 +757,7 @@ impl State {
                 hint: None,
                 latency: Some(latency),
             };
-            self.record(hold, ended, operation, policies, now);
+            let _ = self.record(hold, ended, operation, policies, now);
         }
         let Some(passes) = &mut self.passes else {
             return;
@@ -768,7 +770,8 @@ impl State {
         }
     }
 
-    /// Tells its endpoint and every gate how the attempt ended.
+    /// Tells its endpoint and every gate how the attempt ended. Says whether a hint was the endpoint's
+    /// own affair, and not the service's.
     fn settle<O: Operation>(
         &mut self,
         verdict: Verdict,
@@ -777,15 +780,18 @@ impl State {
         operation: &O,
         policies: &Policies,
         now: &mut Moment,
-    ) {
+    ) -> bool {
         if self.passes.is_none() && self.endpoint.is_none() {
-            return;
+            return false;
         }
         let value = match came {
             Outcome::Returned(Ok(value)) => Some(value),
             _ => None,
         };
-        let answered_by = value.and_then(|value| operation.answered_by(value));
+        // What was made up came from nowhere.
+        let injected = self.injected.as_ref().is_some_and(|it| it.fault.is_some());
+        let answering = value.filter(|_| !injected);
+        let answered_by = answering.and_then(|value| operation.answered_by(value));
         // An attempt that was never pending took no time worth knowing.
         let latency = self
             .sent
@@ -800,18 +806,28 @@ impl State {
             let endpoint = || hold.as_ref().and_then(Hold::endpoint);
             asked.is_some_and(|key| key != *from) && !endpoint().is_some_and(|it| it.is_at(*from))
         });
+        let mut is_own = false;
         if let Some(hold) = hold {
             // Who sends elsewhere has answered, and what comes from there is not its doing.
-            let kind = elsewhere.map_or(verdict.kind(), |_| Kind::RequestFault);
+            let is_at = |from| {
+                let endpoint = hold.endpoint();
+                endpoint.is_none_or(|it| it.authority().is_none() || it.is_at(from))
+            };
+            let is_its_doing = elsewhere.is_none() && answered_by.is_none_or(is_at);
             let ended = Ended {
-                kind,
+                kind: if is_its_doing {
+                    verdict.kind()
+                } else {
+                    Kind::RequestFault
+                },
                 hint,
                 latency,
             };
-            self.record(hold, ended, operation, policies, now);
+            is_own = self.record(hold, ended, operation, policies, now);
         }
+        let hint = hint.filter(|_| !is_own);
         let Some(passes) = &mut self.passes else {
-            return;
+            return is_own;
         };
         let learning = value.filter(|_| passes.learns_quota());
         let quota = learning.and_then(|value| operation.quota(value, policies.clock.wall()));
@@ -830,6 +846,7 @@ impl State {
         for change in changes.into_iter().chain(heard) {
             self.tell_change(Some(change), self.number, policies);
         }
+        is_own
     }
 
     /// Tells an endpoint how its attempt ended.
@@ -840,12 +857,13 @@ impl State {
         operation: &O,
         policies: &Policies,
         now: &mut Moment,
-    ) {
-        let change = hold.record(ended, now.read(policies), &policies.rng);
+    ) -> bool {
+        let (change, is_own) = hold.record(ended, now.read(policies), &policies.rng);
         if change.is_some() {
             let key = self.key_of_endpoints(operation, policies);
             self.tell_of(key, change.map(Change::Endpoint), self.number, policies);
         }
+        is_own
     }
 
     fn tell_change(&mut self, change: Option<Change>, attempt: u32, policies: &Policies) {

@@ -70,6 +70,7 @@ impl Played {
         };
         let Self { set, settings, .. } = self;
         set.record(ticket, ended, settings, self.now, || Rng::seeded(1).draws())
+            .0
     }
 
     /// One call after another of which those to `bad` fail, until one of them ejects it.
@@ -633,6 +634,8 @@ struct Model {
     known: Vec<Known>,
     /// Whose outcome, and whether it failed.
     log: Vec<(Id, bool)>,
+    /// How long the log was when any last answered.
+    answered: usize,
     /// What is out: ticket, whose, and the epoch in which it was picked.
     out: Vec<(Ticket, Id, u32)>,
 }
@@ -716,20 +719,26 @@ impl Model {
         is_notable.then_some(Why::FailureShare)
     }
 
-    fn record(&mut self, id: Id, epoch: u32, kind: Kind, hint: Option<Duration>) -> Option<Change> {
+    fn record(
+        &mut self,
+        id: Id,
+        epoch: u32,
+        kind: Kind,
+        hint: Option<Duration>,
+    ) -> (Option<Change>, bool) {
         let (now, at, most) = (self.now, self.log.len(), self.most());
         let out = self.ids(|place| place != Where::Within).len();
         let known = self.of(id);
         known.in_flight -= 1;
         if known.epoch != epoch {
-            return None;
+            return (None, known.place != Where::Within || !known.listed);
         }
         let failed = match kind {
             Kind::RateLimited => {
                 if let Where::Probing { until, .. } = known.place {
                     known.place = Where::Out(until);
                 }
-                return None;
+                return (None, false);
             }
             Kind::RequestFault | Kind::Success => false,
             _ => true,
@@ -742,17 +751,28 @@ impl Model {
                 }
                 known.row = failed.then(|| known.row.unwrap_or(at));
                 self.log.push((id, failed));
-                if !failed || out >= most {
-                    return None;
+                if !failed {
+                    self.answered = self.log.len();
+                    return (None, false);
                 }
-                self.why(id)?
+                let is_odd = self.failed_since().len() < self.ids(|_| true).len().min(3);
+                if out >= most {
+                    return (None, false);
+                }
+                let asks = hint.is_some_and(|it| !it.is_zero()) && is_odd;
+                match self.why(id) {
+                    Some(why) => why,
+                    None if asks => Why::Asked,
+                    None => return (None, false),
+                }
             }
             (Where::Out(_) | Where::Probing { .. }, false) => {
                 self.comes_back(id);
-                return Some(Change::Returned { endpoint });
+                self.answered = self.log.len();
+                return (Some(Change::Returned { endpoint }), false);
             }
             (Where::Probing { .. }, true) => Why::ProbeFailed,
-            (Where::Out(_), true) => return None,
+            (Where::Out(_), true) => return (None, true),
         };
         let known = self.of(id);
         if known.place == Where::Within {
@@ -763,11 +783,20 @@ impl Model {
         }
         let length = self.length(id).max(hint.unwrap_or_default());
         self.of(id).place = Where::Out(now + length);
-        Some(Change::Ejected {
+        let change = Change::Ejected {
             endpoint,
             why,
             length,
-        })
+        };
+        (Some(change), true)
+    }
+
+    /// Those that are in the list and failed since any last answered.
+    fn failed_since(&self) -> BTreeSet<u32> {
+        let since = self.log[self.answered..].iter();
+        let listed = |id: &Id| self.known.iter().any(|it| it.id == *id && it.listed);
+        let failed = since.filter(|(id, failed)| *failed && listed(id));
+        failed.map(|(id, _)| id.slot).collect()
     }
 
     fn comes_back(&mut self, id: Id) {
@@ -806,6 +835,7 @@ proptest! {
             now: Instant::now(),
             known: set.slots.iter().map(|it| known(&set, it.id)).collect(),
             log: Vec::new(),
+            answered: 0,
             out: Vec::new(),
         };
         for step in steps {
