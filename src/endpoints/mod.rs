@@ -61,7 +61,7 @@
 //! | the request's own fault | it answered; its latency says nothing |
 //! | overloaded, transient, the target's fault, a timeout | it failed |
 //! | rate-limited | it is asked less; it isn't ejected, and a probe decides nothing |
-//! | cut short by the deadline | it failed if that took half of what the attempt could have had, and else nothing |
+//! | cut short by the deadline | it failed if that took half of the attempt timeout, or of the whole call where that is shorter, and else nothing |
 //! | dropped, or never begun | nothing |
 //!
 //! Failing makes no endpoint attractive, however quick it is about it: only good answers make it
