@@ -38,6 +38,7 @@
 //! | a loop of your own | [`Backoff::delays`](backoff::Backoff::delays), [`Budget`], `try_acquire` of the policies above, [`http::retry_after`], [`http::server_hint`] |
 //! | limits that change without a new build, or under way | `config` (feature `serde`), [`Pipeline::reload`] |
 //! | a dashboard, alerts, traces | `metrics` (feature `metrics`), the spans of [`event`], an [observer](Pipeline::observer) |
+//! | an outage to explain afterwards | [`incident`]: a report of it, from its events |
 //! | a unit test | [`testing`] |
 //! | an outage to try before it happens | [`sim`]: fleets of clients with these policies, against simulated services |
 //! | faults to order, in tests and staging | [`Chaos`] |
@@ -123,6 +124,7 @@ pub mod error;
 pub mod event;
 mod gate;
 pub mod http;
+pub mod incident;
 pub mod keyed;
 pub mod limit;
 #[cfg(feature = "metrics")]
