@@ -105,6 +105,8 @@ fn cases() -> Vec<Case> {
             .timeout(Duration::from_secs(2)),
     );
 
+    let recorder = evenkeel::incident::Recorder::new();
+    let with_recorder: &'static Pipeline = leak(Pipeline::new().observer(recorder));
     let mut cases = vec![
         case("floor: one atomic addition", || {
             black_box(counter.fetch_add(1, Ordering::Relaxed));
@@ -158,6 +160,12 @@ fn cases() -> Vec<Case> {
         }),
         case("endpoints in a pipeline, ready plain future", || {
             let _ = black_box(now(with_endpoints.run(|_| ready(Ok::<_, ()>(black_box(7))))));
+        }),
+        case("told to an incident recorder, ready plain future", || {
+            let _ = black_box(now(with_recorder.run(|_| ready(Ok::<_, ()>(black_box(7))))));
+        }),
+        case("told to an incident recorder, a failure", || {
+            let _ = black_box(now(with_recorder.run(|_| ready(Err::<(), _>(black_box(7))))));
         }),
         case(
             "deadline, retry with budget, breaker, timeout; ready plain future",

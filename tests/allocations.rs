@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evenkeel::budget::Ratio;
 use evenkeel::chaos::Fault;
-use evenkeel::testing::ManualClock;
+use evenkeel::testing::{ManualClock, block_on};
 use evenkeel::{Budget, Pipeline, Retry};
 use http::{Request, Response};
 use tower::{Layer, Service, service_fn};
@@ -52,6 +52,28 @@ fn a_call_that_succeeds_at_once_allocates_nothing_of_its_own() {
         let _ = now(chosen.run(|_| ready(Ok::<_, ()>(7))));
     };
     assert_eq!(allocations(run), 0, "closure, with endpoints");
+
+    // An incident that goes on is kept where there is room for it already.
+    let recorder = evenkeel::incident::Recorder::new().clock(clock.clock());
+    let told = std::sync::Mutex::new(Vec::new());
+    let told = std::sync::Arc::new(told);
+    let log = std::sync::Arc::clone(&told);
+    let told_of = plain
+        .clone()
+        .observer(move |event: &evenkeel::Event| log.lock().unwrap().push(*event));
+    let _ = block_on(&clock, told_of.run(|_| ready(Err::<(), _>("down"))));
+    let told = told.lock().unwrap();
+    let listen = |times| {
+        for _ in 0..times {
+            for event in &*told {
+                evenkeel::event::Observer::observe(&recorder, event);
+            }
+            clock.advance(Duration::from_millis(700));
+        }
+    };
+    listen(100);
+    assert!(recorder.latest().is_some());
+    assert_eq!(allocations(|| listen(1000)), 0, "an incident that goes on");
 
     // Over HTTP a request is copied before every attempt but the last, and nothing else.
     let http = Pipeline::http().clock(clock.clock());

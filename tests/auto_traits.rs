@@ -23,6 +23,7 @@ fn every_handle_and_value_can_cross_threads() {
     thread_safe::<(evenkeel::event::Described<'_>, evenkeel::event::End)>();
     thread_safe::<evenkeel::budget::Withdrawal>();
     thread_safe::<evenkeel::backoff::Delays>();
+    thread_safe::<(evenkeel::incident::Recorder, evenkeel::incident::Report)>();
     thread_safe::<(Chaos, evenkeel::Keyed<Chaos>)>();
     thread_safe::<(
         evenkeel::chaos::Effect,

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use evenkeel::http::{ATTEMPT_COUNT, Http, Replay};
+use evenkeel::incident::Recorder;
 use evenkeel::testing::{ManualClock, Reply, ScriptedService, block_on};
 use evenkeel::{Event, Pipeline, Report, Rng};
 use http::{HeaderName, Request};
@@ -116,4 +117,41 @@ fn an_error_says_nothing_of_the_operations_own_but_as_its_source() {
     assert!(!error.to_string().contains(SECRET));
     let source = std::error::Error::source(&error).expect("the operation's own");
     assert_eq!(source.to_string(), SECRET);
+}
+
+#[test]
+fn a_report_of_an_incident_has_names_that_were_given_and_nothing_secret() {
+    let clock = ManualClock::new();
+    let host = format!("{SECRET}.service");
+    let name = evenkeel::Key::of(&host);
+    let recorder = Recorder::new().clock(clock.clock()).named(name, "billing");
+    let pipeline = Pipeline::http()
+        .clock(clock.clock())
+        .rng(Rng::seeded(1))
+        .classify(Http::new().key_by(|target| Some(evenkeel::Key::of(target.host()))))
+        .observer(recorder.clone());
+    let refusal = Reply::status(503)
+        .header("retry-after", SECRET)
+        .header("via", SECRET)
+        .body(SECRET);
+    let replies = (0..40).map(|_| refusal.clone());
+    let mut client = pipeline.layer(ScriptedService::new(&clock, replies));
+    for _ in 0..5 {
+        let request = Request::put(format!("http://{host}/{SECRET}?token={SECRET}"))
+            .header("authorization", SECRET)
+            .body(SECRET.to_owned())
+            .expect("valid");
+        block_on(&clock, ServiceExt::<Request<String>>::ready(&mut client)).expect("ready");
+        let _ = block_on(&clock, client.call(request));
+    }
+    let report = recorder.latest().expect("an incident");
+    assert_eq!(report.affected[0].name, "billing");
+    for said in [
+        report.markdown(),
+        report.json(),
+        report.page(),
+        format!("{report:?} {recorder:?}"),
+    ] {
+        assert!(said.len() > 100 && !said.contains(SECRET), "{said}");
+    }
 }

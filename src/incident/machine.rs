@@ -33,8 +33,6 @@ pub(super) struct Machine {
     pub(super) forgotten: u64,
     /// Whether anybody ever told of a success that was nothing special.
     told_of_success: bool,
-    /// No incident reaches further back.
-    since: Duration,
 }
 
 #[derive(Debug)]
@@ -126,7 +124,6 @@ impl Machine {
             past: VecDeque::with_capacity(rules.kept.min(MOST_KEPT)),
             forgotten: 0,
             told_of_success: false,
-            since: Duration::ZERO,
         }
     }
 
@@ -204,7 +201,6 @@ impl Machine {
         if let Some(mut open) = self.open.take() {
             open.ended = self.ending(&open, at);
             if open.ended.is_some() {
-                self.since = open.trouble;
                 self.recent.clear();
                 if self.past.len() >= self.rules.kept.clamp(1, MOST_KEPT) {
                     self.past.pop_front();
@@ -254,15 +250,11 @@ impl Machine {
         let length = self.rules.slice();
         let oldest = self.newest.saturating_sub(u128::from(SLICES - 1));
         let mut tally = Tally::new(self.services);
-        let (mut began, mut timeline, mut back_at) = (None, None, None);
+        let mut timeline = Timeline::new(times(length, oldest), length);
+        let (mut began, mut back_at) = (None, None);
         for number in oldest..=self.newest {
             let slice = &self.slices[place(number)];
-            let start = times(length, number);
-            if start < self.since {
-                continue;
-            }
-            let timeline = timeline.get_or_insert_with(|| Timeline::new(start, length));
-            timeline.step(start).merge(&slice.step);
+            timeline.step(times(length, number)).merge(&slice.step);
             began = began.or(slice.outcomes[service].first_bad);
             if began.is_some() {
                 tally.merge(&slice.tally);
@@ -283,7 +275,7 @@ impl Machine {
             tally,
             pending: Tally::new(self.services),
             is_pending: false,
-            timeline: timeline.unwrap_or_else(|| Timeline::new(at, length)),
+            timeline,
             changes,
             back_at,
             anchor: None,

@@ -67,9 +67,11 @@ impl Rules {
         (self.window / SLICES).max(Duration::from_nanos(1))
     }
 
-    /// Even where settings were not checked.
+    /// Even where settings were not checked it is so long that nothing of the incident is in the window
+    /// any more: the next one can't begin with it.
     pub(super) fn quiet(&self) -> Duration {
-        self.quiet.max(self.window)
+        let window = self.slice().saturating_mul(SLICES);
+        self.quiet.max(self.window).max(window)
     }
 
     /// For how long an incident goes on of which nothing is heard any more.
