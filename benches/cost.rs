@@ -73,6 +73,7 @@ fn case(name: &'static str, mut once: impl FnMut() + 'static) -> Case {
     Case { name, run }
 }
 
+#[allow(clippy::too_many_lines)] // one entry for each
 fn cases() -> Vec<Case> {
     let counter: &'static AtomicU64 = Box::leak(Box::default());
     let retry = || Retry::constant(Duration::ZERO).budget(plenty());

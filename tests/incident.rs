@@ -89,7 +89,7 @@ fn it_is_over_when_it_was_quiet_for_long_enough_and_a_call_succeeded() {
     stage.clock.advance(SECOND * 5);
     stage.succeeds("a");
 
-    stage.clock.advance(SECOND * 25 - Duration::from_nanos(1));
+    stage.clock.advance(just_before(SECOND * 25));
     let report = stage.recorder.latest().unwrap();
     assert_eq!(
         (report.end, report.well_again),
@@ -109,7 +109,7 @@ fn where_nobody_calls_any_more_it_is_over_after_ten_times_as_long() {
     let stage = Stage::new(Recorder::new());
     stage.succeeds("a");
     (0..5).for_each(|_| stage.fails("a"));
-    stage.clock.advance(SECOND * 300 - Duration::from_nanos(1));
+    stage.clock.advance(just_before(SECOND * 300));
     assert_eq!(stage.recorder.latest().unwrap().ending, None);
     stage.clock.advance(Duration::from_nanos(1));
     assert_eq!(
@@ -122,7 +122,7 @@ fn where_nobody_calls_any_more_it_is_over_after_ten_times_as_long() {
 fn where_nobody_tells_of_successes_quiet_is_enough() {
     let stage = Stage::new(Recorder::new());
     (0..5).for_each(|_| stage.fails("a"));
-    stage.clock.advance(SECOND * 30 - Duration::from_nanos(1));
+    stage.clock.advance(just_before(SECOND * 30));
     assert_eq!(stage.recorder.latest().unwrap().ending, None);
     stage.clock.advance(Duration::from_nanos(1));
     assert_eq!(
@@ -149,7 +149,7 @@ fn through_a_closure_it_hears_of_failures_only_and_quiet_is_enough_as_well() {
     (0..5).for_each(|_| works_from(2)); // told, though they ended well
     let report = recorder.latest().expect("the number decides");
     assert_eq!((report.failures(), report.calls()), (5, 4));
-    clock.advance(SECOND * 30 - Duration::from_nanos(1));
+    clock.advance(just_before(SECOND * 30));
     works_from(3);
     assert_eq!(recorder.latest().unwrap().failures(), 7);
     clock.advance(SECOND * 30);
@@ -503,11 +503,12 @@ fn settings_that_make_no_sense_are_refused_and_harmless() {
 }
 
 #[test]
-fn an_hint_of_forever_is_harmless() {
+fn a_hint_of_forever_is_harmless() {
     let stage = Stage::new(Recorder::new());
     let verdict = Verdict::new(Kind::Overloaded).hint(Hint::After(Duration::MAX));
     (0..5).for_each(|_| stage.call("a", Err(verdict)));
     let report = stage.recorder.latest().unwrap();
+    assert_eq!((report.hints, report.back_at), (5, None));
     let _ = (report.page(), report.markdown());
     serde_json::from_str::<Value>(&report.json()).expect("JSON");
 }
@@ -633,6 +634,10 @@ impl Stage {
     fn succeeds(&self, key: &str) {
         self.call(key, Ok(()));
     }
+}
+
+fn just_before(length: Duration) -> Duration {
+    length.saturating_sub(Duration::from_nanos(1))
 }
 
 fn opens_after(failures: u32) -> Breaker {

@@ -4,6 +4,7 @@
 //! incident turns out to be over, it is no part of it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::Change;
@@ -28,7 +29,7 @@ pub(super) struct Machine {
     recent: VecDeque<Stamped>,
     pub(super) open: Option<Box<Incident>>,
     /// The oldest first.
-    pub(super) past: VecDeque<Box<Incident>>,
+    pub(super) past: VecDeque<Arc<Incident>>,
     /// Incidents that made room for later ones.
     pub(super) forgotten: u64,
     /// Whether anybody ever told of a success that was nothing special.
@@ -206,7 +207,7 @@ impl Machine {
                     self.past.pop_front();
                     self.forgotten += 1;
                 }
-                self.past.push_back(open);
+                self.past.push_back(Arc::from(open));
             } else {
                 self.open = Some(open);
             }

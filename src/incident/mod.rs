@@ -218,26 +218,32 @@ impl Recorder {
     /// The incident that goes on, or the last one. `None`: there was none.
     #[must_use]
     pub fn latest(&self) -> Option<Report> {
-        self.incidents().pop()
+        self.reports(1).pop()
     }
 
     /// All incidents that are kept, the latest last: that one may go on.
     #[must_use]
     pub fn incidents(&self) -> Vec<Report> {
+        self.reports(usize::MAX)
+    }
+
+    /// Of the last ones.
+    fn reports(&self, most: usize) -> Vec<Report> {
         let clock = &self.shared.clock;
         let (now, wall) = (clock.now(), clock.wall());
-        let (names, incidents) = {
+        let (names, at, incidents) = {
             let mut state = self.state();
             let at = state.machine.advance(now);
-            let past = state.machine.past.iter();
-            let all: Vec<_> = past.chain(&state.machine.open).cloned().collect();
-            let names = state.names.clone();
-            let told: Vec<_> = all.into_iter().map(|incident| (incident, at)).collect();
-            (names, told)
+            let open = state.machine.open.as_deref();
+            let open = open.map(|it| Arc::new(it.clone()));
+            let past = state.machine.past.iter().cloned();
+            let mut all: Vec<_> = past.chain(open).collect();
+            let from = all.len().saturating_sub(most);
+            (state.names.clone(), at, all.split_off(from))
         };
-        incidents
-            .iter()
-            .map(|(incident, at)| Report::new(incident, &names, *at, wall))
+        let reports = incidents.iter();
+        reports
+            .map(|incident| Report::new(incident, &names, at, wall))
             .collect()
     }
 

@@ -84,6 +84,9 @@ impl Note {
                 // Of this attempt nothing was told before.
                 End::Deadline => (key, cut_short(attempts)),
                 // Of these all else was.
+                End::Failed(_) | End::Invalid | End::Rejected(_) if parked.is_zero() => {
+                    return None;
+                }
                 End::Failed(_) | End::Invalid | End::Rejected(_) => (key, Self::Waited(parked)),
             },
             Event::Injected { key, .. } => (key, Self::Injected),

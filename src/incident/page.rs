@@ -233,13 +233,13 @@ const HEAD: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #222; --paper: #fff; --line: #ddd; --soft: #666; --span: #f4efe2;
   --c0: #c0392b; --c1: #e69f00; --c2: #7b4ea3; --c3: #1f77b4; --c4: #8c6d31; --c5: #d16ba5; --cx: #888;
-  --good: #9fcfae; --lane: #eee; --shut: #c0392b }
+  --good: #9fcfae; --lane: #eee; --shut: #555 }
 @media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #161616; --line: #444; --soft: #aaa; --span: #33291a;
   --c0: #e5604f; --c1: #f0b429; --c2: #a47fd0; --c3: #4fa3dd; --c4: #b8954f; --c5: #e08fbf; --cx: #999;
-  --good: #3f6f50; --lane: #2a2a2a; --shut: #e5604f } }
+  --good: #3f6f50; --lane: #2a2a2a; --shut: #aaa } }
 @media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --line: #bbb; --soft: #333; --span: #f4efe2;
   --c0: #c0392b; --c1: #e69f00; --c2: #7b4ea3; --c3: #1f77b4; --c4: #8c6d31; --c5: #d16ba5; --cx: #888;
-  --good: #9fcfae; --lane: #eee; --shut: #c0392b }
+  --good: #9fcfae; --lane: #eee; --shut: #555 }
   main { max-width: none; padding: 0 } section, figure { break-inside: avoid }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact } @page { margin: 14mm } }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif }

@@ -158,11 +158,11 @@ pub struct Moment {
 impl Report {
     pub(super) fn new(it: &Incident, names: &[String], now: Duration, wall: SystemTime) -> Self {
         let (at, anchor) = it.anchor.unwrap_or((now, wall));
-        let date = |moment: Duration| {
-            let ahead = anchor.checked_add(moment.saturating_sub(at));
-            let behind = |it: SystemTime| it.checked_sub(at.saturating_sub(moment));
-            ahead.and_then(behind).unwrap_or(anchor)
+        let exactly = |moment: Duration| {
+            let ahead = anchor.checked_add(moment.saturating_sub(at))?;
+            ahead.checked_sub(at.saturating_sub(moment))
         };
+        let date = |moment| exactly(moment).unwrap_or(anchor);
         let end = it.ended.map(|_| it.trouble);
         let tally = &it.tally;
         let mut causes = super::table::Table::<Cause, 16>::new();
@@ -209,7 +209,7 @@ impl Report {
             would_refuse: tally.would_refuse,
             hints: tally.hints,
             longest_hint: tally.longest_hint,
-            back_at: it.back_at.map(date),
+            back_at: it.back_at.and_then(exactly),
             least_budget: least_budget.map(f64::from),
             changes: changes.map(|change| told(change, names, date)).collect(),
             changes_left_out: it.changes.left_out,

@@ -74,8 +74,12 @@ mod tests {
             second in proptest::collection::vec((0_u8..9, 0_u64..5), 0..40),
         ) {
             let (mut one, mut two) = (Table::<u8, 4>::new(), Table::<u8, 6>::new());
-            first.iter().for_each(|(what, times)| one.add(*what, *times));
-            second.iter().for_each(|(what, times)| two.add(*what, *times));
+            for (what, times) in &first {
+                one.add(*what, *times);
+            }
+            for (what, times) in &second {
+                two.add(*what, *times);
+            }
             one.merge(&two);
             let all = first.iter().chain(&second).map(|(_, times)| times).sum::<u64>();
             prop_assert_eq!(one.total(), all);

@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn the_last_moment_that_fits_changes_nothing_and_the_next_makes_steps_twice_as_long() {
         let mut timeline = Timeline::new(SECOND, SECOND);
-        let last = SECOND * 121 - Duration::from_nanos(1);
+        let last = (SECOND * 121).saturating_sub(Duration::from_nanos(1));
         timeline.step(last).refused += 1;
         assert_eq!((timeline.width, timeline.steps.len()), (SECOND, STEPS));
         timeline.step(SECOND * 121).refused += 1;
