@@ -284,7 +284,7 @@ pub enum End {
     Invalid,
     /// A policy refused an attempt.
     Rejected(Reason),
-    /// Its last attempt succeeded.
+    /// Its last attempt succeeded: its outcome, an error even, was what the classifier calls a success.
     Success,
 }
 
@@ -295,13 +295,16 @@ impl End {
         matches!(self, Self::Success)
     }
 
-    /// How a call ends that gives no outcome of an attempt. `last`: what that of the last one meant.
-    pub(crate) const fn of<E>(cause: &Cause<E>, last: Verdict) -> Self {
+    /// How a call ends for this cause. `None`: as its last attempt did.
+    pub(crate) const fn of<E>(cause: &Cause<E>) -> Option<Self> {
         match cause {
-            Cause::Config(_) => Self::Invalid,
-            Cause::Elapsed(elapsed) if matches!(elapsed.limit(), Limit::Deadline) => Self::Deadline,
-            Cause::Rejected(rejected) => Self::Rejected(rejected.reason),
-            Cause::Elapsed(_) | Cause::Injected(_) | Cause::Operation(_) => Self::Failed(last),
+            Cause::Config(_) => Some(Self::Invalid),
+            Cause::Elapsed(elapsed) => match elapsed.limit() {
+                Limit::Deadline => Some(Self::Deadline),
+                Limit::Attempt => None,
+            },
+            Cause::Rejected(rejected) => Some(Self::Rejected(rejected.reason)),
+            Cause::Injected(_) | Cause::Operation(_) => None,
         }
     }
 }

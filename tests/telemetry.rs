@@ -13,9 +13,10 @@ use evenkeel::event::{End, Observer};
 use evenkeel::http::{ATTEMPT_COUNT, CallerAttempt, Http};
 use evenkeel::report::{Stop, WaitReason};
 use evenkeel::testing::{ManualClock, Reply, Script, ScriptedService, block_on};
+use evenkeel::verdict::by;
 use evenkeel::{
     Breaker, Bulkhead, Chaos, Deadline, Endpoints, Event, Key, Pipeline, RateLimit, Report, Retry,
-    Rng,
+    Rng, Verdict,
 };
 use http::{Request, StatusCode};
 use proptest::prelude::*;
@@ -161,6 +162,54 @@ fn a_response_that_is_given_back_though_it_is_a_failure_ends_in_failure() {
     assert_eq!(end, End::Failed(verdict));
     assert_eq!(ask().status(), StatusCode::OK);
     assert!(told.take().is_empty());
+}
+
+#[test]
+fn an_error_that_the_classifier_calls_a_success_is_one() {
+    let (clock, told) = (ManualClock::new(), Told::default());
+    let is_fine = |outcome: Result<&(), &u8>| match outcome {
+        Ok(()) | Err(4) => Verdict::success(),
+        Err(_) => Verdict::transient(),
+    };
+    let pipeline = Pipeline::new()
+        .classify(by(is_fine))
+        .retry(Retry::constant(ms(1)).max_attempts(2))
+        .clock(clock.clock());
+    let run = |pipeline: &Pipeline<_>, ends: [u8; 2]| {
+        let script = Script::new(&clock).err(ends[0]).err(ends[1]);
+        let call = pipeline.run(|attempt| script.play(attempt));
+        let error = block_on(&clock, call).unwrap_err();
+        assert!(error.operation().is_some());
+        told.take()
+    };
+    let some = pipeline.clone().observer(told.some());
+    assert!(run(&some, [4, 0]).is_empty());
+    let retried = run(&some, [5, 4]);
+    assert!(
+        matches!(
+            retried[..],
+            [
+                Event::Retry { .. },
+                Event::Done {
+                    end: End::Success,
+                    ..
+                }
+            ]
+        ),
+        "{retried:?}"
+    );
+    let all = pipeline.observer(told.all_of_it());
+    let first = run(&all, [4, 0]);
+    assert!(
+        matches!(
+            first[..],
+            [Event::Done {
+                end: End::Success,
+                ..
+            }]
+        ),
+        "{first:?}"
+    );
 }
 
 #[test]

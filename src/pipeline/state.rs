@@ -916,7 +916,7 @@ impl State {
                     operation.keep(&mut value, kept);
                 }
                 if self.story.is_some() || policies.wants_all {
-                    self.tell_end(self.answered(), operation, policies, now);
+                    self.tell_end(self.last_end(), operation, policies, now);
                 }
                 if self.story.is_some() {
                     operation.attach(&mut value, || self.report(policies, now));
@@ -949,16 +949,17 @@ impl State {
         if let Some(span) = self.span.take() {
             span::close(&span, TIMED_OUT, None);
         }
-        let last = self.story.as_ref().and_then(|story| story.previous);
-        let end = End::of(&cause, last.unwrap_or(Verdict::transient()));
-        self.tell_end(end, operation, policies, now);
+        let end = End::of(&cause).unwrap_or_else(|| self.last_end());
+        if self.story.is_some() || policies.wants_all || !end.is_success() {
+            self.tell_end(end, operation, policies, now);
+        }
         Error::new(cause, self.report(policies, now))
     }
 
-    /// How a call ends that gives the caller a value.
-    fn answered(&self) -> End {
+    /// How a call ends that gives the caller the outcome of its last attempt.
+    fn last_end(&self) -> End {
         let story = self.story.as_ref();
-        // A rejected one may be the last there is.
+        // A value may be a failure, and an error a success: it is the verdict that counts.
         let failed = story.filter(|story| story.report.stop.is_some());
         match failed.and_then(|story| story.previous) {
             Some(verdict) => End::Failed(verdict),
