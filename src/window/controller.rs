@@ -44,6 +44,8 @@ pub(super) struct Controller {
     pause: Option<(Instant, f64)>,
     quiet_until: Option<Instant>,
     last_good: Option<Instant>,
+    /// The same at the latest: of those that were only counted the moment isn't known.
+    perhaps_good: Option<Instant>,
     /// When latency was learned last.
     learned: Option<Instant>,
     why: Why,
@@ -110,6 +112,7 @@ impl Controller {
             pause: None,
             quiet_until: None,
             last_good: None,
+            perhaps_good: None,
             learned: None,
             why: Why::Failures,
         }
@@ -261,11 +264,15 @@ impl Controller {
         self.demand.tick(arrived, now);
         self.parked = parked;
         self.answers.push_good(good, good_at);
+        if good > 0 {
+            self.perhaps_good = self.perhaps_good.max(Some(now));
+        }
     }
 
     /// A good answer came, perhaps without anyone looking at it but the clock.
     pub(super) fn saw_good(&mut self, at: Instant) {
         self.last_good = self.last_good.max(Some(at));
+        self.perhaps_good = self.perhaps_good.max(Some(at));
     }
 
     /// Learns from a good answer that came while open.
@@ -313,18 +320,18 @@ impl Controller {
         }
         self.answers.push(answer.failed, answer.late, now);
         if let Some(latency) = answer.latency {
-            self.learn_from(latency, answer.believable, now);
+            self.learn_from(latency, answer.late, answer.believable, now);
         }
-        // Late answers are common by chance: a second's worth of them is evidence, or eight.
         let enough = if self.is_open() {
-            8.0
+            MOST_LATE
         } else {
-            self.rate.clamp(2.0, 8.0)
+            // A second's worth of them, within bounds.
+            self.rate.clamp(2.0, MOST_LATE_LIMITED)
         };
-        let count = self.answers.count();
         let least = if self.is_open() { LEAST_EVIDENCE } else { 2 };
-        let failing = count >= least && self.answers.failed() > MOST_FAILED;
-        let slow = f64::from(count) >= enough && self.answers.late() > MOST_LATE;
+        let are_failures = self.answers.count() >= least && self.answers.failed() > MOST_FAILED;
+        let failing = are_failures || self.is_lost(answer, now);
+        let slow = f64::from(self.answers.late()) >= enough;
         if failing || slow {
             self.why = if failing { Why::Failures } else { Why::Latency };
             return Some(self.decrease(now, draws));
@@ -335,13 +342,26 @@ impl Controller {
         self.grow(parked)
     }
 
-    /// Latency is learned where it isn't our own doing: while open, and while little more than probes
-    /// are sent. In between, where it may be, it is learned within minutes and up to a bound, so that a
-    /// service that became slower for good isn't limited for good.
-    fn learn_from(&mut self, latency: f64, believable: f64, now: Instant) {
+    /// Whether it failed late, and nothing good came all the while nor for as long before. Whoever
+    /// calls so seldom has no better evidence, and no time to wait for it: the retries of many such
+    /// clients alone keep an overload alive.
+    fn is_lost(&self, answer: Answer, now: Instant) -> bool {
+        let Some(took) = answer.took.filter(|_| answer.failed && answer.late) else {
+            return false;
+        };
+        let since = |good| now.saturating_duration_since(good).as_secs_f64();
+        self.perhaps_good
+            .is_none_or(|good| since(good) >= 2.0 * took)
+    }
+
+    /// Latency is learned where it isn't our own doing: while open, where it is as usual, and while
+    /// little more than probes are sent. Elsewhere, where it may be, it is learned slowly, and while
+    /// limited up to a bound, so that a service that became slower for good isn't limited for good.
+    fn learn_from(&mut self, latency: f64, late: bool, believable: f64, now: Instant) {
         let last = self.learned.replace(now).unwrap_or(now);
         if self.is_open() {
-            self.learn_by(LEARNING, latency);
+            // Most that are late are so by a queue, which isn't usual: one of all that ever came.
+            self.learn_by(if late { 0.0 } else { LEARNING }, latency);
         } else if self.usual.is_none() || self.rate <= 2.0 * self.floor() {
             self.learn_by(LEARNING_PROBING, latency);
         } else {
@@ -389,7 +409,13 @@ impl Controller {
                 self.pause = None;
                 Step::Limited
             }
-            Mode::Limited => Step::Shrunk,
+            Mode::Limited => {
+                if !self.parked {
+                    // More than was asked for was never tried.
+                    self.rate = self.rate.min(self.demand());
+                }
+                Step::Shrunk
+            }
         };
         if self.any_good {
             // What it served while open it will serve again; what failed while limited was too much.
@@ -398,12 +424,12 @@ impl Controller {
                 _ => 0.8 * self.rate,
             };
         }
-        self.rate = (self.rate * (0.7 - 0.1 * failed)).max(self.floor());
+        self.rate = (self.rate * (0.65 - 0.1 * failed)).max(self.floor());
         self.any_good = false;
         self.renew();
         if step == Step::Limited {
             // A fleet that trips as one isn't to probe as one.
-            self.pause = Some((now, fraction(draws)));
+            self.pause = Some((now, 0.5 + fraction(draws)));
         }
         step
     }
@@ -416,13 +442,14 @@ impl Controller {
             self.rate = if self.rate < self.threshold {
                 (self.rate * 4.0).min(self.threshold)
             } else {
-                (self.rate * 1.3).max(self.rate + LEAST_STEP)
-            };
+                self.rate * 1.3
+            }
+            .max(self.rate + LEAST_STEP);
         }
         // A fleet that has much to catch up on isn't to come back as a flood.
-        let most = (CATCH_UP * self.demand()).max(self.floor());
+        let most = (MOST_CATCH_UP * self.demand()).max(self.floor());
         self.rate = self.rate.min(most);
-        if parked || self.rate < 3.0 * self.demand() {
+        if parked || self.rate < MOST_CATCH_UP * self.demand() {
             return None;
         }
         self.mode = Mode::Open;
@@ -437,10 +464,12 @@ impl Controller {
         self.answers.clear();
     }
 
-    /// The least rate: the probes, and all there is to send in an outage.
+    /// The least rate: the probes, and all there is to send in an outage. Those of small clients may
+    /// come as often as their calls, if that costs the server little.
     fn floor(&self) -> f64 {
         let demand = self.demand();
-        (0.2 * demand).max((demand / 2.0).min(if self.cheap { 0.4 } else { 0.2 }))
+        let cheap = if self.cheap { MOST_PROBES } else { 0.0 };
+        (0.2 * demand).max(demand.min(cheap))
     }
 
     /// When the pause before the next attempt ends, at the pace of now.
@@ -457,8 +486,13 @@ impl Controller {
     /// So many times the pause between two attempts.
     fn gap(&self, share: f64) -> Duration {
         let seconds = share / self.rate;
-        if seconds.is_nan() || seconds > LONGEST_GAP {
-            return Duration::from_secs_f64(LONGEST_GAP);
+        let longest = if self.cheap {
+            LONGEST_GAP_CHEAP
+        } else {
+            LONGEST_GAP
+        };
+        if seconds.is_nan() || seconds > longest {
+            return Duration::from_secs_f64(longest);
         }
         Duration::from_secs_f64(seconds.max(0.0))
     }
@@ -472,8 +506,8 @@ pub(super) fn late_after(usual: u64, timeout: Option<u64>) -> u64 {
         0 => u64::MAX,
         usual => usual.saturating_mul(5).max(LATE_LEAST),
     };
-    let by_timeout = timeout.map_or(u64::MAX, |timeout| timeout / 20 * 7);
-    // A service whose usual answers take more than a third of the timeout isn't late.
+    let by_timeout = timeout.map_or(u64::MAX, |timeout| timeout / 4);
+    // A service whose usual answers take a large part of the timeout isn't late.
     by_usual.min(by_timeout).max(usual.saturating_mul(2))
 }
 
@@ -482,8 +516,9 @@ pub(super) fn late_after(usual: u64, timeout: Option<u64>) -> u64 {
 struct Ring {
     /// One bit each, the latest lowest.
     failed: u16,
-    late: u16,
     count: u32,
+    /// So many more were late than in time, since they last were as many.
+    late: u32,
     /// Where the latest one's time is.
     last: u32,
     /// In milliseconds since the first one ever; they wrap.
@@ -495,8 +530,8 @@ impl Ring {
     const fn new() -> Self {
         Self {
             failed: 0,
-            late: 0,
             count: 0,
+            late: 0,
             last: 0,
             times: [0; 16],
             first: None,
@@ -510,9 +545,16 @@ impl Ring {
         self.last = (self.last + 1) % 16;
         self.times[self.last as usize] = time;
         self.failed = self.failed << 1 | u16::from(failed);
-        self.late = self.late << 1 | u16::from(late);
         self.count = (self.count + 1).min(KEPT);
         self.forget(time);
+        if self.count == 1 {
+            self.late = 0;
+        }
+        self.late = if late {
+            self.late.saturating_add(1)
+        } else {
+            self.late.saturating_sub(1)
+        };
     }
 
     /// Drops what is too old; the last three have more time.
@@ -531,9 +573,7 @@ impl Ring {
             }
             self.count -= 1;
         }
-        let kept = (1_u16 << self.count) - 1;
-        self.failed &= kept;
-        self.late &= kept;
+        self.failed &= (1_u16 << self.count) - 1;
     }
 
     fn push_good(&mut self, count: u64, now: Instant) {
@@ -544,27 +584,27 @@ impl Ring {
         // All that is kept is good.
         self.push(false, false, now);
         self.times = [self.times[self.last as usize]; 16];
-        (self.failed, self.late, self.count) = (0, 0, KEPT);
+        self.late = (count - 1)
+            .try_into()
+            .map_or(0, |others| self.late.saturating_sub(others));
+        (self.failed, self.count) = (0, KEPT);
     }
 
     fn clear(&mut self) {
-        (self.failed, self.late, self.count) = (0, 0, 0);
+        (self.failed, self.count, self.late) = (0, 0, 0);
     }
 
     const fn count(&self) -> u32 {
         self.count
     }
 
+    /// The share.
     fn failed(&self) -> f64 {
-        self.share(self.failed)
+        f64::from(self.failed.count_ones()) / f64::from(self.count.max(1))
     }
 
-    fn late(&self) -> f64 {
-        self.share(self.late)
-    }
-
-    fn share(&self, bits: u16) -> f64 {
-        f64::from(bits.count_ones()) / f64::from(self.count.max(1))
+    const fn late(&self) -> u32 {
+        self.late
     }
 }
 
@@ -639,20 +679,25 @@ const LONGEST_MEMORY: u32 = 600_000;
 /// Limited, with nothing under way and nobody asking for so long, it knows nothing any more.
 const LONGEST_LIMITED: Duration = Duration::from_secs(600);
 
-/// More late answers than this are a queue.
-const MOST_LATE: f64 = 0.5;
+/// So many more late answers than others are a queue. As they come and go this is a random walk: it
+/// gets nowhere while fewer than half are late, and takes no longer than it must when all are.
+const MOST_LATE: f64 = 5.0;
+
+/// The same while limited, at most.
+const MOST_LATE_LIMITED: f64 = 4.0;
 
 /// A good answer speaks against a server that asks for quiet for this long.
 const GOOD_SPEAKS_FOR: Duration = Duration::from_millis(500);
 
-/// The rate is at most so many times the demand.
-const CATCH_UP: f64 = 4.0;
+/// The rate is at most so many times the demand; there, with nobody in line, it opens.
+const MOST_CATCH_UP: f64 = 3.0;
 
 /// Timers of a millisecond come as late as this on a busy machine.
 const LATE_TIMER: Duration = Duration::from_millis(5);
 
-/// A good answer adds at least this, in attempts per second: a third of a small rate is nothing.
-const LEAST_STEP: f64 = 0.3;
+/// A window of good answers adds at least this, in attempts per second: a third of a small rate is
+/// nothing.
+const LEAST_STEP: f64 = 0.4;
 
 /// The weight of a new latency.
 const LEARNING: f64 = 0.02;
@@ -675,8 +720,15 @@ const UNKNOWN: f64 = 0.1;
 /// Seconds of memory of the demand. Short ones make a client of few calls forget that it has any.
 const DEMAND_MEMORY: f64 = 20.0;
 
-/// A probe at least this often, in seconds.
-const LONGEST_GAP: f64 = 5.0;
+/// A probe at least this often, in seconds. Thousands of clients that call every ten seconds are a
+/// load, and their probes are not to be as much.
+const LONGEST_GAP: f64 = 20.0;
+
+/// The same where failures cost the server little.
+const LONGEST_GAP_CHEAP: f64 = 5.0;
+
+/// Probes per second that a small client may send where they cost the server little.
+const MOST_PROBES: f64 = 0.8;
 
 /// Nanoseconds below which no answer is late: a stalled scheduler is no overload.
 const LATE_LEAST: u64 = 20_000_000;

@@ -35,16 +35,20 @@
 //!
 //! - **Evidence** is only what became of attempts that were sent after the last decrease; the last 15
 //!   answers count, and of those older than two seconds only the last three. An answer is *late* if its
-//!   attempt timed out, or took longer than five times the usual (at least 20 ms) or 35 % of the
-//!   attempt timeout, whichever is less.
-//! - **Decrease:** after three answers (two while limited) of which more than 60 % failed, or eight (while limited: what the
-//!   pace gives in a second, at least two) of which more than half were late, to 60-70 % of what it
-//!   was; the first time, of what was usually under way. The least is a fifth of the demand, and for
-//!   small clients up to half of it: the probes. One goes at least every five seconds.
+//!   attempt timed out, or took longer than five times the usual (at least 20 ms) or a quarter of the
+//!   attempt timeout, whichever is less, but at least twice the usual.
+//! - **Decrease:** after three answers (two while limited) of which more than 60 % failed; or when five
+//!   more were late than in time (while limited what the pace gives in a second, two to four); or after one
+//!   timeout, where nothing good came for twice as long. Then to 55-65 % of what it was; the first time, of
+//!   the demand, and no more than that while nothing is parked. The least is a fifth of the demand: the
+//!   probes. One goes at least every twenty seconds. Where failures cost the server little (they came in
+//!   less than a quarter of the usual time) a small client probes as often as it calls, up to 0.8 times
+//!   per second, and at least every five.
 //! - **Increase** with each window of good answers: four times up to where it was last known to be
-//!   well, then by 30 %, or 0.3 attempts per second if that is more; up to four times the demand. A
-//!   pause that has begun becomes shorter with it. At three times what is usually under way, with
-//!   nothing parked, it is open.
+//!   well, then by 30 %, and always by 0.4 attempts per second at least. A pause that has begun becomes
+//!   shorter with it. At three times the demand it grows no more, and with nothing parked is open.
+//! - **The usual** latency is learned while open; what is late then counts as one of all that ever came.
+//!   While limited it is learned fast from probes, and slowly, up to a bound, from others.
 //! - **`Retry-After`:** nothing goes before it ends; then it begins with the pace of its demand, at a moment of its
 //!   own for each client, and grows. While other answers of the last half second are good, one such
 //!   answer speaks for one replica and holds only the call that was told.
