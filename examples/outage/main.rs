@@ -19,6 +19,7 @@ mod plots;
 use std::error::Error;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,17 @@ use evenkeel::sim::{Job, Policy, Report, Scenario, Second, play, scenarios};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-fn main() -> Outcome<()> {
+fn main() -> ExitCode {
+    match play_all() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play_all() -> Outcome<()> {
     let asked = Asked::parse(std::env::args().skip(1))?;
     let began = Instant::now();
     let table = Table::play(&asked)?;
@@ -112,7 +123,8 @@ impl Asked {
 fn from_file(path: &Path) -> Outcome<Policy> {
     let text = std::fs::read_to_string(path)?;
     let config: Config = toml::from_str(&text).map_err(|it| format!("{}: {it}", path.display()))?;
-    let _ = config.pipeline()?;
+    let checked = config.check();
+    checked.map_err(|it| format!("{}: {it}", path.display()))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     Ok(Policy::of(name.into_owned(), move || {
         config.pipeline().expect("checked above")
@@ -290,12 +302,17 @@ fn clip(text: &str, most: usize) -> &str {
         .map_or(text, |(end, _)| &text[..end])
 }
 
+/// For names of files and places on a page.
+fn slug(name: &str) -> String {
+    name.replace(|it: char| !it.is_ascii_alphanumeric(), "-")
+}
+
 fn write_plots(table: &Table, folder: &Path) -> Outcome<()> {
     std::fs::create_dir_all(folder)?;
     std::fs::write(folder.join("outages.svg"), plots::heat_map(table)?)?;
     for (index, scenario) in table.scenarios.iter().enumerate() {
         for (name, title, of) in page::PLOTS {
-            let file = format!("{}-{name}.svg", scenario.name());
+            let file = format!("{}-{name}.svg", slug(scenario.name()));
             let plot = plots::over_time(table, index, title, true, of)?;
             std::fs::write(folder.join(file), plot)?;
         }

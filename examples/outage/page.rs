@@ -58,9 +58,10 @@ fn reference(page: &mut String) -> Outcome<()> {
 fn section(page: &mut String, table: &Table, scenario: usize) -> Outcome<()> {
     let it = &table.scenarios[scenario];
     let (name, about) = (escape(it.name()), escape(it.description()));
+    let id = crate::slug(it.name());
     write!(
         page,
-        "<section id=\"{name}\"><h2>{name} <small>{about}</small></h2><p class=\"legend\">"
+        "<section id=\"{id}\"><h2>{name} <small>{about}</small></h2><p class=\"legend\">"
     )?;
     for (index, policy) in table.policies.iter().enumerate() {
         let (colour, policy) = (plots::css(index), escape(policy));

@@ -54,10 +54,6 @@ pub(crate) fn show(scenarios: &[Scenario]) -> Result<(), Box<dyn Error>> {
     println!("most:    {}", results[most].policy);
     println!("knee:    {}", results[knee].policy);
     println!("soonest: {}", results[soonest].policy);
-    assert!(
-        results[most].policy.contains("parks"),
-        "the window has to win"
-    );
     Ok(())
 }
 
@@ -122,7 +118,7 @@ impl Run {
             share: best.map_or(report.touched().share(), |best| report.share_of(&best)),
             recovery: report.recovery().map(|it| it.as_secs_f64()),
             peak: f64::from(report.busiest()) / report.scenario().capacity(),
-            p99: report.latency(0.99).unwrap_or_default().as_secs_f64(),
+            p99: (report.latency(0.99)).map_or(f64::INFINITY, |it| it.as_secs_f64()),
         }
     }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use crate::sim::draws::{Purpose, Stream, micros};
 use crate::sim::scenario::{Arrivals as Kind, Scenario};
-use crate::sim::timeline::{Event, Time, Timeline};
+use crate::sim::timeline::{Event, MS, Time, Timeline};
+
+/// Who is refused at once doesn't ask again in the same moment, or time would stand still.
+const LEAST_THOUGHT: Time = MS;
 
 /// Arrivals, of each client on its own.
 pub(super) struct Arrivals {
@@ -59,7 +62,10 @@ impl Arrivals {
     }
 
     fn plan(&mut self, client: usize) {
-        let at = self.timeline.now() + micros(self.streams[client].exponential() * self.gap);
+        let thought = micros(self.streams[client].exponential() * self.gap);
+        let again = matches!(self.kind, Kind::Closed { .. }) && self.timeline.now() > 0;
+        let least = if again { LEAST_THOUGHT } else { 0 };
+        let at = self.timeline.now().saturating_add(thought.max(least));
         if at < self.until {
             self.timeline.at(at, Event::Arrival(client));
         }

@@ -41,11 +41,15 @@ impl Stream {
 
     /// The sum of so many exponential draws, at least one; mean 1.
     pub(super) fn erlang(&mut self, shape: u32) -> f64 {
-        let mut product = 1.0 - self.uniform();
+        let (mut product, mut sum) = (1.0 - self.uniform(), 0.0);
         for _ in 1..shape {
+            if product < 1e-200 {
+                sum -= libm::log(product);
+                product = 1.0;
+            }
             product *= 1.0 - self.uniform();
         }
-        -libm::log(product) / f64::from(shape.max(1))
+        (sum - libm::log(product)) / f64::from(shape.max(1))
     }
 
     /// Heavy-tailed, mean 1. `shape` is above 1.
@@ -88,6 +92,9 @@ mod tests {
         assert!((mean(&mut || draws.erlang(1)) - 1.0).abs() < 0.01);
         assert!((mean(&mut || draws.erlang(2)) - 1.0).abs() < 0.01);
         assert!((mean(&mut || draws.erlang(9)) - 1.0).abs() < 0.01);
+        for _ in 0..1000 {
+            assert!((0.8..1.2).contains(&draws.erlang(2000)));
+        }
         assert!((mean(&mut || draws.pareto(3.0)) - 1.0).abs() < 0.02);
     }
 

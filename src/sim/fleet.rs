@@ -87,8 +87,10 @@ fn clients(
             .deadline(length(scenario.deadline))
             .timeout(length(scenario.attempt_timeout));
         let (tally, time) = (Arc::clone(tally), Arc::clone(timeline));
+        let limits = base.clone();
         let client = policy
             .apply(base, scenario, index)
+            .with_limits_of(&limits)
             .clock(Clock::clone(&clock))
             .rng(Rng::seeded(mix(mix(seed) ^ index as u64)))
             .observer(move |event: &crate::Event| lock(&tally).note(event, time.now()));

@@ -7,10 +7,9 @@ use std::collections::VecDeque;
 use crate::error::ConfigError;
 use crate::sim::arrivals::Arrivals;
 use crate::sim::draws::{Purpose, Stream, micros};
-use crate::sim::fault::Kind;
 use crate::sim::scenario::{Arrivals as Load, Scenario};
 use crate::sim::timeline::{Event, SECOND, Time, Timeline};
-use crate::sim::world::as_f64;
+use crate::sim::world::{least_quota, speed};
 
 /// What an omniscient client comes to; see [`Scenario::oracle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,11 +121,7 @@ impl<'a> Oracle<'a> {
             }
             let faults = self.scenario.faults.iter().zip(&self.active);
             let here = faults.filter(|(fault, on)| **on && number < fault.hosts);
-            let speeds = here.clone().filter_map(|(fault, _)| match fault.kind {
-                Kind::Speed(share) => Some(as_f64(share)),
-                _ => None,
-            });
-            host.speed = speeds.reduce(f64::min).unwrap_or(1.0);
+            host.speed = speed(here.clone().map(|(fault, _)| fault), number);
             host.is_live = !here.clone().any(|(fault, _)| fault.is_down());
         }
     }
@@ -134,7 +129,7 @@ impl<'a> Oracle<'a> {
     #[allow(clippy::cast_precision_loss)]
     fn hand_out(&mut self, timeline: &Timeline) {
         let (scenario, now) = (self.scenario, timeline.now());
-        let trip = 2 * scenario.network;
+        let trip = scenario.network.saturating_mul(2);
         while let Some(host) = self.host(now) {
             let Some(arrived) = self.queue.pop_front() else {
                 return;
@@ -142,7 +137,8 @@ impl<'a> Oracle<'a> {
             let at = &mut self.hosts[host];
             let service = scenario.service.time;
             let mean = service.micros() as f64 / at.speed;
-            if arrived + scenario.deadline < now + micros(3.0 * mean) + trip {
+            let needed = micros(3.0 * mean).saturating_add(trip);
+            if arrived + scenario.deadline < now.saturating_add(needed) {
                 continue;
             }
             let work = micros(service.draw(&mut at.service) * mean);
@@ -150,7 +146,7 @@ impl<'a> Oracle<'a> {
             self.quota.1 += 1;
             let (attempt, epoch) = (self.sent.len(), at.epoch);
             self.sent.push((arrived, host));
-            timeline.after(work + trip, Event::Served { attempt, epoch });
+            timeline.after(work.saturating_add(trip), Event::Served { attempt, epoch });
         }
     }
 
@@ -160,13 +156,8 @@ impl<'a> Oracle<'a> {
             self.quota = (now / SECOND, 0);
         }
         let faults = self.scenario.faults.iter().zip(&self.active);
-        let quotas = faults
-            .filter(|(_, on)| **on)
-            .filter_map(|(fault, _)| match fault.kind {
-                Kind::Quota(most) => Some(most),
-                _ => None,
-            });
-        if quotas.min().is_some_and(|most| self.quota.1 >= most) {
+        let active = faults.filter(|(_, on)| **on).map(|(fault, _)| fault);
+        if least_quota(active).is_some_and(|(most, _)| self.quota.1 >= most) {
             return None;
         }
         let live = |host: &usize| self.hosts[*host].free > 0 && self.hosts[*host].is_live;

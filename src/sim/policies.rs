@@ -49,8 +49,8 @@ pub struct Policy {
 type Make = dyn Fn(Client, &Scenario, usize) -> Client + Send + Sync;
 
 impl Policy {
-    /// `make` is given a client that has the deadline and the attempt timeout of the scenario, and no
-    /// policies. It is called once for each client: what it makes anew is that client's own.
+    /// `make` is given a client that has the deadline and the attempt timeout of the scenario, which stay
+    /// whatever it does, and no policies. It is called once for each client: what it makes anew is that client's own.
     pub fn new(
         name: impl Into<Cow<'static, str>>,
         make: impl Fn(Client) -> Client + Send + Sync + 'static,
@@ -78,16 +78,13 @@ impl Policy {
     }
 
     /// The policies of any pipeline. `make` is called once for each client; the clones of one pipeline would
-    /// share their budget and their windows. Deadline, attempt timeout, classifier, clock and
-    /// chance are the scenario's, and calls may be repeated.
+    /// share their budget and their windows. Deadline, attempt timeout, classifier, clock,
+    /// chance and observer are the scenario's, and calls may be repeated.
     pub fn of<C>(
         name: impl Into<Cow<'static, str>>,
         make: impl Fn() -> Pipeline<C> + Send + Sync + 'static,
     ) -> Self {
-        Self::new(name, move |client| {
-            let pipeline = make().classify(Reading).idempotent(true);
-            pipeline.with_limits_of(&client)
-        })
+        Self::new(name, move |_| make().classify(Reading).idempotent(true))
     }
 
     /// One attempt.

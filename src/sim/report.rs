@@ -275,29 +275,37 @@ impl Report {
     }
 
     /// From the end of the fault to the first second from which on, for five seconds, what arrives
-    /// succeeds as it did before the fault, but for 5 %. `None`: that never was.
+    /// succeeds as it did before the fault, but for 5 %; seconds in which nothing arrives neither begin
+    /// nor end a recovery. `None`: that was not seen.
     #[must_use]
     pub fn recovery(&self) -> Option<Duration> {
         let Range { start, end } = self.scenario.stretch();
-        let usual = match start {
+        let before = self.cohort(0..start);
+        let usual = match before.arrived {
             0 => 1.0,
-            _ => self.cohort(0..start).share(),
+            _ => before.share(),
         };
         let good = |it: &Second| f64::from(it.won) >= 0.95 * usual * f64::from(it.arrived);
         let cohorts = self.seconds.get(second(end)..second(self.scenario.until))?;
-        let first = cohorts.windows(5).position(|five| five.iter().all(good))?;
+        let first = cohorts
+            .windows(5)
+            .position(|five| five[0].arrived > 0 && five.iter().all(good))?;
         Some(Duration::from_secs(first as u64))
     }
 
-    /// Attempts per request in the watched stretch.
+    /// Attempts per request in the seconds of the watched stretch, those that it only begins or ends in
+    /// included.
     #[must_use]
     pub fn amplification(&self) -> f64 {
-        let stretch = self.scenario.stretch();
-        let sent: u64 = self
-            .in_range(stretch.clone())
-            .map(|it| u64::from(it.attempts))
-            .sum();
-        ratio(sent, self.cohort(stretch).arrived.max(1))
+        let Range { start, end } = self.scenario.stretch();
+        let whole = start..end.div_ceil(SECOND) * SECOND;
+        let sum = |of: fn(&Second) -> u32| {
+            self.in_range(whole.clone())
+                .map(|it| u64::from(of(it)))
+                .sum()
+        };
+        let (sent, arrived): (u64, u64) = (sum(|it| it.attempts), sum(|it| it.arrived));
+        ratio(sent, arrived.max(1))
     }
 
     /// Attempts per request in the worst second, from the beginning of the fault on.
@@ -344,7 +352,7 @@ impl Report {
     /// Tells apart runs that differ in anything.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        let of_request = |it: &Request| mix(it.arrived ^ mix(it.over ^ u64::from(it.won)));
+        let of_request = |it: &Request| mix(it.arrived ^ mix(mix(it.over) ^ u64::from(it.won)));
         let requests = self.requests.iter().map(of_request);
         let of_second = |it: &Second| {
             let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
@@ -360,7 +368,15 @@ impl Report {
         let seconds = self.seconds.iter().map(of_second);
         let of_length = timeline::time;
         let counts = [of_length(self.counts.dead), of_length(self.counts.work)];
-        let parts = requests.chain(seconds).chain(counts);
+        let of_text = |digest, text: String| {
+            text.bytes()
+                .fold(digest, |digest, it| mix(digest ^ u64::from(it)))
+        };
+        let causes = self.causes.iter().flat_map(|(cause, counts)| {
+            let name = of_text(1, cause.to_string());
+            std::iter::once(name).chain(counts.iter().map(|it| u64::from(*it)))
+        });
+        let parts = requests.chain(seconds).chain(counts).chain(causes);
         parts.fold(0, |digest, part| mix(digest ^ part))
     }
 
@@ -386,7 +402,10 @@ impl Report {
     }
 
     fn in_range(&self, range: Range<Time>) -> impl Iterator<Item = &Second> {
-        let (first, count) = (second(range.start), second(range.end) - second(range.start));
+        let (first, count) = (
+            second(range.start),
+            second(range.end).saturating_sub(second(range.start)),
+        );
         self.seconds.iter().skip(first).take(count)
     }
 }
@@ -488,9 +507,8 @@ fn ratio(part: u64, whole: u64) -> f64 {
 
 #[allow(clippy::cast_precision_loss)]
 fn quantile<'a>(requests: impl Iterator<Item = &'a Request>, share: f64) -> Option<Duration> {
-    let mut times: Vec<_> = requests
-        .map(|it| it.over.saturating_sub(it.arrived))
-        .collect();
+    let told = requests.filter(|it| it.over != Time::MAX);
+    let mut times: Vec<_> = told.map(|it| it.over - it.arrived).collect();
     times.sort_unstable();
     let rank = micros((times.len() as f64 * share).ceil()).max(1) - 1;
     times.get(usize::try_from(rank).ok()?).copied().map(length)

@@ -71,7 +71,7 @@ impl Load {
     }
 
     /// Each client has so many users, and each of them makes a request, waits for what becomes of it,
-    /// thinks for an exponential time with this mean, and makes the next one.
+    /// thinks for an exponential time with this mean, but at least 1 ms, and makes the next one.
     pub const fn closed(users: usize, think: Duration) -> Self {
         let think = time(think);
         Self(Arrivals::Closed { users, think })

@@ -98,6 +98,9 @@ pub fn more() -> Vec<Scenario> {
     let of_time = |workers, mean| {
         move |service: Service| service.workers(workers).time(ServiceTime::erlang(2, mean))
     };
+    let long_queue = |service: Service| service.queue(Queue::first_come(1000));
+    let errors = |percent| move |service: Service| service.errors(Ratio::percent(percent));
+    let preset = |scenario: Scenario| scenario.deadline(seconds(30)).attempt_timeout(seconds(10));
     let small = |service: Service| service.workers(1).queue(Queue::first_come(20));
     let slow_for_good = || {
         let slow = Fault::speed(Ratio::millionths(166_667)).between(seconds(30), seconds(120));
@@ -173,6 +176,91 @@ pub fn more() -> Vec<Scenario> {
         s6().named("S6 10 clients, 700/s")
             .clients(10)
             .load(Load::open(700.0)),
+        // One axis after the other, to its ends.
+        s1().named("S1 1 client").clients(1),
+        s2().named("S2 1 client").clients(1),
+        s1().named("S1 5000 clients").clients(5000),
+        s2().named("S2 5000 clients").clients(5000),
+        Scenario::new("overload by a tenth").fault(slower(63)),
+        Scenario::new("overload, ten times").fault(slower(7)),
+        Scenario::new("overload of 1 s").fault(slower(10).between(seconds(30), seconds(31))),
+        Scenario::new("S1 5 minutes")
+            .fault(Fault::outage().between(seconds(30), seconds(330)))
+            .until(seconds(420)),
+        Scenario::new("S2 5 minutes")
+            .fault(slower(50).between(seconds(30), seconds(330)))
+            .until(seconds(420)),
+        s2().named("S2 1 host")
+            .with_service(|it| it.hosts(1).workers(100).queue(Queue::first_come(1000))),
+        s2().named("S2 50 hosts")
+            .with_service(|it| it.hosts(50).workers(2).queue(Queue::first_come(40))),
+        s2().named("S2 no queue, 1000 clients")
+            .with_service(|it| it.queue(Queue::first_come(0)))
+            .clients(1000),
+        s2().named("S2 queue 1000").with_service(long_queue),
+        s2().named("S2 deadline 1 s, 300 ms")
+            .deadline(seconds(1))
+            .attempt_timeout(millis(300)),
+        s2().named("S2 deadline 60 s, 10 s")
+            .deadline(seconds(60))
+            .attempt_timeout(seconds(10)),
+        s2().named("S2 2 s, timeout 10 s")
+            .with_service(of_time(200, seconds(2)))
+            .deadline(seconds(60))
+            .attempt_timeout(seconds(10)),
+        s1().named("S1 and 10 % errors").with_service(errors(10)),
+        s2().named("S2 and 10 % errors").with_service(errors(10)),
+        s0().named("S0 40 % errors").with_service(errors(40)),
+        s0().named("S0 95 % busy").load(Load::open(950.0)),
+        s0().named("S0 95 % busy, 1000 clients")
+            .load(Load::open(950.0))
+            .clients(1000),
+        s0().named("S0 5000 clients").clients(5000),
+        s0().named("S0 service 500 ms")
+            .with_service(of_time(50, millis(500))),
+        s0().named("S0 service 800 ms")
+            .with_service(of_time(80, millis(800))),
+        Scenario::new("3 x slower, room enough")
+            .with_service(|it| it.workers(40))
+            .fault(slower(33)),
+        Scenario::new("10 x slower, room enough")
+            .with_service(|it| it.workers(200))
+            .fault(slower(10)),
+        Scenario::new("8 slow hosts").fault(slower(10).hosts(8)),
+        Scenario::new("5 slow hosts, 1000 clients")
+            .fault(slower(10).hosts(5))
+            .clients(1000),
+        Scenario::new("quota 100/s").fault(Fault::quota(100)),
+        Scenario::new("quota 500/s, 1000 clients")
+            .fault(Fault::quota(500))
+            .clients(1000),
+        Scenario::new("maintenance, deadline 5 s").fault(Fault::maintenance()),
+        Scenario::new("maintenance of 3 s")
+            .fault(Fault::maintenance().between(seconds(30), seconds(33))),
+        s6().named("S6 5000 clients, 900/s")
+            .clients(5000)
+            .load(Load::open(900.0)),
+        s0().named("S0 a call a minute")
+            .with_service(small)
+            .load(Load::open(70.0))
+            .clients(4200),
+        Scenario::new("cold start, 1000 clients")
+            .fault(slower(50).between(Duration::ZERO, seconds(30)))
+            .clients(1000),
+        Scenario::new("cold start in an outage")
+            .fault(Fault::outage().between(Duration::ZERO, seconds(30))),
+        // With the limits of the preset.
+        preset(s1().named("preset S1")),
+        preset(s2().named("preset S2").with_service(long_queue)),
+        preset(Scenario::new("preset S2 3 minutes").with_service(long_queue))
+            .fault(slower(50).between(seconds(30), seconds(210)))
+            .until(seconds(300)),
+        preset(
+            s2().named("preset S2, 1000 clients")
+                .with_service(long_queue),
+        )
+        .clients(1000),
+        preset(slow_for_good().named("preset, 6 x slower for good")),
     ]
 }
 

@@ -91,13 +91,13 @@ impl Service {
         self
     }
 
-    /// A service of one's own in front of these hosts, made anew for every run; see [`Backend`].
-    /// Default: none.
+    /// A service of one's own in front of these hosts, made anew for every run of its seed; see
+    /// [`Backend`]. Default: none.
     pub fn backend<B: Backend + 'static>(
         mut self,
-        make: impl Fn() -> B + Send + Sync + 'static,
+        make: impl Fn(u64) -> B + Send + Sync + 'static,
     ) -> Self {
-        self.backend = Some(Make(Arc::new(move || Box::new(make()))));
+        self.backend = Some(Make(Arc::new(move |seed| Box::new(make(seed)))));
         self
     }
 
@@ -224,7 +224,7 @@ impl Queue {
 /// A service of one's own: a rule for every attempt that arrives.
 ///
 /// It is asked before the hosts are, and may leave the attempt to them. The faults of the scenario come
-/// before it.
+/// before it, and lose nothing that it has in hand.
 ///
 /// # Examples
 ///
@@ -250,7 +250,7 @@ impl Queue {
 /// }
 ///
 /// let scenario = Scenario::new("cold cache")
-///     .service(Service::new().backend(ColdCache::default))
+///     .service(Service::new().backend(|_| ColdCache::default()))
 ///     .clients(3)
 ///     .load(Load::open(30.0))
 ///     .attempt_timeout(Duration::from_secs(3))
@@ -325,11 +325,11 @@ impl Arrival {
 
 /// Makes a service of the user's own, for every run anew.
 #[derive(Clone)]
-pub(super) struct Make(Arc<dyn Fn() -> Box<dyn Backend> + Send + Sync>);
+pub(super) struct Make(Arc<dyn Fn(u64) -> Box<dyn Backend> + Send + Sync>);
 
 impl Make {
-    pub(super) fn make(&self) -> Box<dyn Backend> {
-        (self.0)()
+    pub(super) fn make(&self, seed: u64) -> Box<dyn Backend> {
+        (self.0)(seed)
     }
 }
 

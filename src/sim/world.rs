@@ -12,9 +12,9 @@ use crate::sim::draws::{Purpose, Stream, micros};
 use crate::sim::fault::Kind;
 use crate::sim::report::Counts;
 use crate::sim::scenario::{Balancer, Scenario};
-use crate::sim::service::{Arrival, Backend, Handling, Make};
+use crate::sim::service::{Arrival, Backend, Handling};
 use crate::sim::timeline::{Event, SECOND, Time, Timeline, length, second, time};
-use crate::sim::{Answer, Failure};
+use crate::sim::{Answer, Failure, Fault};
 
 pub(super) struct World {
     pub(super) scenario: Scenario,
@@ -116,7 +116,7 @@ impl World {
             errors: Stream::new(seed, Purpose::Service, ERRORS),
             active: vec![false; scenario.faults.len()],
             quota: (0, 0),
-            backend: service.backend.as_ref().map(Make::make),
+            backend: service.backend.as_ref().map(|it| it.make(seed)),
             scenario: scenario.clone(),
         }
     }
@@ -259,7 +259,7 @@ impl World {
             self.attempts[number].place = Place::Queued;
             self.attempts[number].since = self.timeline.now();
         } else {
-            self.hosts[host].debt += self.scenario.service.refusal_cost;
+            self.owe(host);
             self.reject(number, UNAVAILABLE);
         }
     }
@@ -280,9 +280,9 @@ impl World {
             return;
         }
         self.hosts[host].serving.retain(|it| *it != number);
-        self.counts.work += length(attempt.work);
+        self.counts.work = self.counts.work.saturating_add(length(attempt.work));
         if attempt.given_up {
-            self.counts.dead += length(attempt.work);
+            self.counts.dead = self.counts.dead.saturating_add(length(attempt.work));
         }
         self.answer(number, Ok(()));
         self.serve_next(host);
@@ -309,16 +309,12 @@ impl World {
 
     fn set_speeds(&mut self) {
         for index in 0..self.hosts.len() {
-            let speeds = self.faults().filter_map(|fault| match fault.kind {
-                Kind::Speed(share) if index < fault.hosts => Some(as_f64(share)),
-                _ => None,
-            });
-            self.hosts[index].speed = speeds.reduce(f64::min).unwrap_or(1.0);
+            self.hosts[index].speed = speed(self.faults(), index);
         }
     }
 
     /// The faults that are on.
-    fn faults(&self) -> impl Iterator<Item = &crate::sim::Fault> {
+    fn faults(&self) -> impl Iterator<Item = &Fault> {
         let active = self.scenario.faults.iter().zip(&self.active);
         active.filter(|(_, is_on)| **is_on).map(|(fault, _)| fault)
     }
@@ -343,7 +339,7 @@ impl World {
     /// What an attempt meets before a worker or the queue is asked for.
     fn refusal(&mut self, host: usize) -> Verdict {
         let now = self.timeline.now();
-        let (mut errors, mut quota) = (as_f64(self.scenario.service.errors), None);
+        let mut errors = as_f64(self.scenario.service.errors);
         for fault in self.faults().filter(|fault| host < fault.hosts) {
             match fault.kind {
                 Kind::Outage | Kind::Unavailable => {
@@ -357,8 +353,7 @@ impl World {
                 }
                 Kind::Stall => return Verdict::Stalls,
                 Kind::Errors(share) => errors += as_f64(share),
-                Kind::Quota(most) => quota = Some((most, fault.retry_after)),
-                Kind::Speed(_) => {}
+                Kind::Quota(_) | Kind::Speed(_) => {}
             }
         }
         if errors > 0.0 && self.errors.uniform() < errors {
@@ -368,6 +363,7 @@ impl World {
             self.quota = (now / SECOND, 0);
         }
         self.quota.1 += 1;
+        let quota = least_quota(self.faults());
         if let Some((_, retry_after)) = quota.filter(|(most, _)| self.quota.1 > *most) {
             let code = StatusCode::TOO_MANY_REQUESTS;
             let retry_after = retry_after.map(length);
@@ -381,7 +377,7 @@ impl World {
         let host = &mut self.hosts[self.attempts[number].host as usize];
         let service = self.scenario.service.time;
         let drawn = service.draw(&mut host.service) * service.micros() as f64 / host.speed;
-        let work = micros(drawn) + std::mem::take(&mut host.debt);
+        let work = micros(drawn).saturating_add(std::mem::take(&mut host.debt));
         host.serving.push(number);
         let attempt = &mut self.attempts[number];
         attempt.work = work;
@@ -407,13 +403,19 @@ impl World {
             let Some(next) = next else { return };
             let waited = self.timeline.now() - self.attempts[next].since;
             if queue.shed_after.is_some_and(|longest| waited > longest) {
-                self.hosts[host].debt += self.scenario.service.refusal_cost;
+                self.owe(host);
                 self.reject(next, UNAVAILABLE);
                 continue;
             }
             self.serve(next);
             return;
         }
+    }
+
+    /// A refusal costs worker time.
+    fn owe(&mut self, host: usize) {
+        let debt = &mut self.hosts[host].debt;
+        *debt = debt.saturating_add(self.scenario.service.refusal_cost);
     }
 
     fn reject(&mut self, number: usize, failure: Failure) {
@@ -467,6 +469,27 @@ enum Verdict {
     Fails(Failure),
     Fine,
     Stalls,
+}
+
+/// At which share of its speed a host works under these faults.
+pub(super) fn speed<'a>(faults: impl Iterator<Item = &'a Fault>, host: usize) -> f64 {
+    let speeds = faults.filter_map(|fault| match fault.kind {
+        Kind::Speed(share) if host < fault.hosts => Some(as_f64(share)),
+        _ => None,
+    });
+    speeds.reduce(f64::min).unwrap_or(1.0)
+}
+
+/// How many attempts a second all hosts together let in under these faults, and what those above are
+/// told in `Retry-After`.
+pub(super) fn least_quota<'a>(
+    faults: impl Iterator<Item = &'a Fault>,
+) -> Option<(u64, Option<Time>)> {
+    let quotas = faults.filter_map(|fault| match fault.kind {
+        Kind::Quota(most) => Some((most, fault.retry_after)),
+        _ => None,
+    });
+    quotas.min_by_key(|(most, _)| *most)
 }
 
 fn unavailable(retry_after: Option<Time>) -> Failure {

@@ -1,6 +1,9 @@
 //! What the default and the choice of endpoints reach, on seeds they were not tuned on.
 
-use evenkeel::sim::{Policy, Report, Scenario, scenarios};
+use std::time::Duration;
+
+use evenkeel::budget::Ratio;
+use evenkeel::sim::{Fault, Policy, Report, Scenario, scenarios};
 
 /// Without optimisation a run takes seconds.
 const SEEDS: std::ops::RangeInclusive<u64> = if cfg!(debug_assertions) {
@@ -12,18 +15,19 @@ const SEEDS: std::ops::RangeInclusive<u64> = if cfg!(debug_assertions) {
 #[test]
 fn in_an_outage_the_window_only_probes_and_is_back_at_once() {
     let window = Played::of(&scenarios::s1(), &Policy::evenkeel());
-    assert!(window.share() >= 0.95, "{}", window.share());
+    assert!(window.share() >= 0.965, "{}", window.share());
     assert!(window.mean(Report::amplification) <= 0.3);
+    assert!(window.worst(Report::worst_second) <= 2.0);
     assert!(window.mean(recovery) <= 2.0);
 }
 
 #[test]
 fn in_an_overload_the_window_sends_what_can_be_answered() {
     let window = Played::of(&scenarios::s2(), &Policy::evenkeel());
-    assert!(window.share() >= 0.91, "{}", window.share());
+    assert!(window.share() >= 0.92, "{}", window.share());
     assert!(window.mean(recovery) <= 3.0);
     assert!(window.mean(Report::wasted) <= 0.08);
-    assert!(window.mean(Report::worst_second) <= 2.0);
+    assert!(window.worst(Report::worst_second) <= 2.0);
 
     let retries = Played::of(&scenarios::s2(), &Policy::full_jitter());
     let after = retries.mean(|it| it.after().share());
@@ -39,14 +43,80 @@ fn after_maintenance_a_fleet_comes_back_without_a_stampede() {
 }
 
 #[test]
+fn what_may_not_go_at_once_fails_at_once_and_the_rest_is_answered_soon() {
+    let window = Played::of(&scenarios::s2(), &Policy::fail_fast());
+    assert!(window.mean(during) >= 0.6, "{}", window.mean(during));
+    let slowest = window.mean(|it| it.latency(0.99).unwrap_or(Duration::MAX).as_secs_f64());
+    assert!(slowest <= 1.0, "{slowest}");
+    assert!(window.worst(Report::worst_second) <= 1.1);
+}
+
+#[test]
+fn in_a_long_overload_most_of_what_can_be_answered_is() {
+    let seconds = Duration::from_secs;
+    let slower = Fault::speed(Ratio::percent(50)).between(seconds(30), seconds(210));
+    let long = Scenario::new("S2 3 minutes")
+        .fault(slower)
+        .until(seconds(280));
+    let window = Played::of(&long, &Policy::evenkeel());
+    assert!(window.share() >= 0.72, "{}", window.share());
+    assert!(window.mean(|it| it.after().share()) >= 0.98);
+}
+
+#[test]
 fn many_small_clients_are_held_within_bounds_as_well() {
-    for scenario in [scenarios::s1(), scenarios::s2()] {
+    for (scenario, more) in [(scenarios::s1(), 0.06), (scenarios::s2(), 0.27)] {
         let many = scenario.clients(1000);
         let window = Played::of(&many, &Policy::evenkeel());
         let none = Played::of(&many, &Policy::none());
-        assert!(window.share() > none.share() + 0.02);
-        assert!(window.mean(Report::worst_second) <= 2.2);
+        let (window_won, none_won) = (window.share(), none.share());
+        assert!(window_won > none_won + more, "{window_won} {none_won}");
+        assert!(window.worst(Report::worst_second) <= 2.0);
         assert!(window.mean(recovery) <= 5.0);
+    }
+}
+
+#[test]
+fn clients_of_a_call_every_seven_seconds_win_more_than_without_retries() {
+    for (scenario, more) in [(scenarios::s1(), 0.02), (scenarios::s2(), 0.18)] {
+        let many = scenario.clients(5000);
+        let window = Played::of(&many, &Policy::evenkeel());
+        let none = Played::of(&many, &Policy::none());
+        let (window_won, none_won) = (window.share(), none.share());
+        assert!(window_won > none_won + more, "{window_won} {none_won}");
+        assert!(window.mean(Report::worst_second) <= 2.0);
+    }
+}
+
+#[test]
+fn clients_of_a_call_a_minute_do_not_keep_an_overload_alive() {
+    let rare = scenarios::named("S2 a call a minute").unwrap();
+    let none = Played::of(&rare, &Policy::none()).share();
+    for policy in [Policy::evenkeel(), Policy::fail_fast()] {
+        let window = Played::of(&rare, &policy);
+        let won = window.share();
+        assert!(won > none - 0.09, "{won} {none}");
+        assert!(window.mean(recovery).is_finite());
+    }
+}
+
+#[test]
+fn thousands_of_rare_clients_come_back_from_maintenance_too() {
+    let many = scenarios::named("S6 5000 clients, 900/s").unwrap();
+    let window = Played::of(&many, &Policy::evenkeel());
+    let none = Played::of(&many, &Policy::none());
+    assert!(window.share() > none.share() + 0.3, "{}", window.share());
+    assert!(window.mean(recovery).is_finite());
+}
+
+#[test]
+fn in_calm_weather_answers_take_as_long_as_without() {
+    let with = Played::of(&scenarios::s0(), &Policy::evenkeel());
+    let without = Played::of(&scenarios::s0(), &Policy::none());
+    for share in [0.5, 0.99] {
+        let of = |it: &Report| it.latency(share).unwrap_or_default().as_secs_f64();
+        let (with, without) = (with.mean(of), without.mean(of));
+        assert!((with / without - 1.0).abs() <= 0.01, "{with} {without}");
     }
 }
 
@@ -142,6 +212,10 @@ impl Played {
     fn share(&self) -> f64 {
         let won: u64 = self.runs.iter().map(|run| run.touched().won).sum();
         won as f64 / self.best as f64
+    }
+
+    fn worst(&self, of: impl Fn(&Report) -> f64) -> f64 {
+        self.runs.iter().map(of).fold(0.0, f64::max)
     }
 
     fn mean(&self, of: impl Fn(&Report) -> f64) -> f64 {

@@ -146,7 +146,7 @@ impl Backend for Row {
 
 /// How many calls a hundred clients make until each has had its way, and how long that takes.
 fn compete(jitter: Jitter, seed: u64) -> (f64, f64) {
-    let row = move || Row {
+    let row = |seed| Row {
         version: 0,
         read: HashMap::new(),
         network: Stream::new(seed, Purpose::Service, 0),
