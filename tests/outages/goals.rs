@@ -103,10 +103,13 @@ fn clients_of_a_call_a_minute_do_not_keep_an_overload_alive() {
 #[test]
 fn thousands_of_rare_clients_come_back_from_maintenance_too() {
     let many = scenarios::named("S6 5000 clients, 900/s").unwrap();
-    let window = Played::of(&many, &Policy::evenkeel());
-    let none = Played::of(&many, &Policy::none());
-    assert!(window.share() > none.share() + 0.3, "{}", window.share());
-    assert!(window.mean(recovery).is_finite());
+    // One run takes seconds, and so does an omniscient client.
+    let run = many
+        .run(&Policy::evenkeel(), 41)
+        .expect("settings that make sense");
+    assert!(during(&run) >= 0.65, "{}", during(&run)); // none without retries
+    assert!(run.worst_second() <= 2.0, "{}", run.worst_second());
+    assert!(run.recovery().is_some());
 }
 
 #[test]
