@@ -724,7 +724,7 @@ fn hinted(closed: u32, gap: Duration, calls: u32) -> (u32, Duration) {
     for _ in 0..calls {
         clock.advance(gap);
         let (began, request) = (clock.now(), Request::get("http://shop/"));
-        let call = pipeline.layer(service.clone());
+        let call = pipeline.layer(service);
         let call = call.oneshot(request.body(String::new()).unwrap());
         let went_well = block_on(&clock, call).is_ok_and(|it| it.status() == 200);
         failed += u32::from(!went_well);
