@@ -362,6 +362,11 @@ impl Scene {
             .endpoints(endpoints.clone())
             .rng(Rng::seeded(1))
             .clock(clock.clock());
+        let pipeline = match line {
+            // It would pace after the timeout, for longer than a breaker lets wait.
+            Line::Breaker => pipeline.no_window(),
+            _ => pipeline,
+        };
         Self {
             executor: Executor::new(&clock),
             clock,

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -587,6 +587,36 @@ fn keys_have_scripts_and_chance_of_their_own_and_one_switch() {
     assert!((0..40).all(|_| fails(Some("a")).is_none() && fails(Some("c")).is_none()));
     chaos.on(clock.now());
     assert_eq!(fails(Some("c")), reset);
+}
+
+#[test]
+fn with_seeds_of_their_own_keys_meet_the_same_fates_in_whatever_order_they_come() {
+    let clock = ManualClock::new();
+    let keys = [Key::of("a"), Key::of("b")];
+    let fates = |order: [usize; 2]| {
+        let seeded = move |key| {
+            let seed = keys.iter().position(|it| *it == key)?;
+            let chaos = Chaos::new().seed(u64::try_from(seed).ok()?);
+            Some(chaos.sometimes(Ratio::percent(50), Fault::Reset))
+        };
+        let pipeline = Pipeline::new()
+            .chaos(Keyed::new(Chaos::new()).with(seeded))
+            .clock(clock.clock());
+        let call = |at: usize| {
+            let run = pipeline.run(|_| ready(Ok::<_, ()>(1))).keyed(keys[at]);
+            block_on(&clock, run).is_ok()
+        };
+        let mut fates = [Vec::new(), Vec::new()];
+        for _ in 0..64 {
+            for at in order {
+                fates[at].push(call(at));
+            }
+        }
+        fates
+    };
+    let got = fates([0, 1]);
+    assert_eq!(got, fates([1, 0]));
+    assert_ne!(got[0], got[1]);
 }
 
 #[test]

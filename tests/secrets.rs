@@ -46,6 +46,7 @@ impl Visit for Everything {
 
 #[test]
 fn secrets_in_headers_bodies_and_queries_are_never_told() {
+    let _alone = alone();
     let clock = ManualClock::new();
     let told = Everything::default();
     let log = told.clone();
@@ -110,6 +111,7 @@ fn secrets_in_headers_bodies_and_queries_are_never_told() {
 
 #[test]
 fn an_error_says_nothing_of_the_operations_own_but_as_its_source() {
+    let _alone = alone();
     let clock = ManualClock::new();
     let pipeline = Pipeline::new().clock(clock.clock());
     let call = pipeline.run(|_| async { Err::<(), _>(io::Error::other(SECRET)) });
@@ -121,6 +123,7 @@ fn an_error_says_nothing_of_the_operations_own_but_as_its_source() {
 
 #[test]
 fn a_report_of_an_incident_has_names_that_were_given_and_nothing_secret() {
+    let _alone = alone();
     let clock = ManualClock::new();
     let host = format!("{SECRET}.service");
     let name = evenkeel::Key::of(&host);
@@ -154,4 +157,13 @@ fn a_report_of_an_incident_has_names_that_were_given_and_nothing_secret() {
     ] {
         assert!(said.len() > 100 && !said.contains(SECRET), "{said}");
     }
+}
+
+/// One test at a time: whether anybody listens at a place is remembered for the whole process, and a test
+/// that runs beside one that listens can make it forget.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

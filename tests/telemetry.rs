@@ -33,6 +33,7 @@ fn ms(count: u64) -> Duration {
 
 #[test]
 fn every_call_that_did_not_simply_succeed_ends_with_one_event() {
+    let _alone = alone();
     let (clock, told) = (ManualClock::new(), Told::default());
     let pipeline = Pipeline::new()
         .retry(Retry::constant(ms(10)).max_attempts(3))
@@ -101,6 +102,7 @@ fn every_call_that_did_not_simply_succeed_ends_with_one_event() {
 
 #[test]
 fn a_call_that_was_refused_parked_late_or_impossible_says_how_it_ended() {
+    let _alone = alone();
     let (clock, told) = (ManualClock::new(), Told::default());
     let base = || Pipeline::new().observer(told.some()).clock(clock.clock());
     let run = |pipeline: &Pipeline, until: Option<Duration>| {
@@ -143,6 +145,7 @@ fn a_call_that_was_refused_parked_late_or_impossible_says_how_it_ended() {
 
 #[test]
 fn a_response_that_is_given_back_though_it_is_a_failure_ends_in_failure() {
+    let _alone = alone();
     let (clock, told) = (ManualClock::new(), Told::default());
     let pipeline = Pipeline::http()
         .observer(told.some())
@@ -166,6 +169,7 @@ fn a_response_that_is_given_back_though_it_is_a_failure_ends_in_failure() {
 
 #[test]
 fn an_error_that_the_classifier_calls_a_success_is_one() {
+    let _alone = alone();
     let (clock, told) = (ManualClock::new(), Told::default());
     let is_fine = |outcome: Result<&(), &u8>| match outcome {
         Ok(()) | Err(4) => Verdict::success(),
@@ -214,6 +218,7 @@ fn an_error_that_the_classifier_calls_a_success_is_one() {
 
 #[test]
 fn every_observer_is_told_in_order_and_plain_successes_only_where_asked_for() {
+    let _alone = alone();
     let clock = ManualClock::new();
     let (first, second) = (Told::default(), Told::default());
     let order = Arc::new(Mutex::new(String::new()));
@@ -285,6 +290,7 @@ proptest! {
         attempts in 1..5_u32,
         room in 1..3_u32,
     ) {
+        let _alone = alone();
         let (clock, told) = (ManualClock::new(), Told::default());
         let pipeline = Pipeline::new()
             .retry(Retry::constant(ms(3)).max_attempts(attempts))
@@ -371,6 +377,7 @@ proptest! {
 
 #[test]
 fn each_attempt_is_a_span_with_the_names_of_opentelemetry() {
+    let _alone = alone();
     let clock = ManualClock::new();
     let pipeline = Pipeline::http()
         .retry(Retry::constant(ms(5)).max_attempts(3))
@@ -431,6 +438,7 @@ fn each_attempt_is_a_span_with_the_names_of_opentelemetry() {
 
 #[test]
 fn a_span_is_current_while_its_attempt_is_made_and_never_else() {
+    let _alone = alone();
     let clock = ManualClock::new();
     let pipeline = Pipeline::new()
         .retry(Retry::constant(ms(5)).max_attempts(2))
@@ -464,11 +472,14 @@ fn a_span_is_current_while_its_attempt_is_made_and_never_else() {
 
 #[test]
 fn the_span_says_which_endpoint_was_asked_and_which_limit_ended_it() {
+    let _alone = alone();
     let clock = ManualClock::new();
     let endpoints = Endpoints::new(["http://10.0.0.1:8080"]);
     let spans = Spans::new(Level::DEBUG);
     tracing::subscriber::with_default(spans.clone(), || {
+        // A window would take the first for evidence, and begin no second one.
         let pipeline = Pipeline::http()
+            .no_window()
             .endpoints(endpoints)
             .retry(Retry::constant(ms(5)).max_attempts(2))
             .timeout(ms(30))
@@ -494,6 +505,7 @@ fn the_span_says_which_endpoint_was_asked_and_which_limit_ended_it() {
 
 #[test]
 fn an_injected_fault_has_a_span_and_a_refused_attempt_has_none() {
+    let _alone = alone();
     let clock = ManualClock::new();
     let spans = Spans::new(Level::DEBUG);
     tracing::subscriber::with_default(spans.clone(), || {
@@ -515,6 +527,7 @@ fn an_injected_fault_has_a_span_and_a_refused_attempt_has_none() {
 
 #[test]
 fn a_call_dropped_after_any_poll_leaves_no_span_open() {
+    let _alone = alone();
     for polls in 0.. {
         let clock = ManualClock::new();
         let pipeline = Pipeline::http()
@@ -555,6 +568,7 @@ fn a_call_dropped_after_any_poll_leaves_no_span_open() {
 
 #[test]
 fn a_dropped_call_leaves_no_span_open_and_a_deaf_subscriber_has_none() {
+    let _alone = alone();
     let clock = ManualClock::new();
     let pipeline = Pipeline::new().clock(clock.clock());
     let spans = Spans::new(Level::DEBUG);
@@ -578,6 +592,7 @@ fn a_dropped_call_leaves_no_span_open_and_a_deaf_subscriber_has_none() {
 
 #[test]
 fn methods_of_ones_own_are_other() {
+    let _alone = alone();
     let clock = ManualClock::new();
     let spans = Spans::new(Level::DEBUG);
     tracing::subscriber::with_default(spans.clone(), || {
@@ -601,6 +616,7 @@ fn methods_of_ones_own_are_other() {
 
 #[test]
 fn each_attempt_says_which_it_is_with_those_of_the_caller_before_it() {
+    let _alone = alone();
     for (caller, sent) in [
         (None, vec!["1", "2", "3", "4"]),
         (Some(0), vec!["1", "2", "3", "4"]),
@@ -639,6 +655,7 @@ fn each_attempt_says_which_it_is_with_those_of_the_caller_before_it() {
 
 #[test]
 fn what_a_proxy_tried_counts_as_if_the_call_had() {
+    let _alone = alone();
     for (answers, attempts) in [
         (vec!["1", "1", "1", "1"], 4),
         (vec!["2", "1", "1", "1"], 3),
@@ -664,6 +681,7 @@ fn what_a_proxy_tried_counts_as_if_the_call_had() {
 
 #[test]
 fn nobody_who_did_not_ask_sends_or_reads_the_header() {
+    let _alone = alone();
     let clock = ManualClock::new();
     let reply = Reply::status(503).header(ATTEMPT_COUNT.as_str(), "9");
     let service = ScriptedService::new(&clock, [reply]);
@@ -685,6 +703,7 @@ fn nobody_who_did_not_ask_sends_or_reads_the_header() {
 proptest! {
     #[test]
     fn never_more_than_the_policy_allows_and_at_least_one(most in 1..6_u32, caller in any::<u32>()) {
+        let _alone = alone();
         for caller in [caller, caller % 8] {
             let clock = ManualClock::new();
             let pipeline = Pipeline::new()
@@ -857,6 +876,7 @@ impl Visit for Span {
 
 #[test]
 fn the_words_of_waits_and_ends_are_those_of_the_docs() {
+    let _alone = alone();
     assert_eq!(WaitReason::ServerHint.to_string(), "server hint");
     for (end, word) in [
         (End::Deadline, "deadline"),
@@ -867,4 +887,13 @@ fn the_words_of_waits_and_ends_are_those_of_the_docs() {
         assert_eq!(end.to_string(), word);
         assert_eq!(end.is_success(), end == End::Success);
     }
+}
+
+/// One test at a time: whether anybody listens at a place is remembered for the whole process, and a test
+/// that runs beside one that listens can make it forget.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -76,6 +76,10 @@
 //! Draws come from its own [`seed`](Chaos::seed), never from the pipeline's
 //! [`rng`](crate::Pipeline::rng): the n-th attempt that comes by meets the same fate in every run, and
 //! no jitter is shifted. With many tasks or threads that is the n-th in the order in which they come.
+//! Per key there is a stream for each; which one is settled by the order in which keys come first, for a
+//! [`Key`](crate::Key) is another number in each process. Where that order may differ, and each
+//! service is to meet the same fate in every run, give each a seed of its own by
+//! [`Keyed::with`](crate::Keyed::with).
 //!
 //! # Per key
 //!
@@ -100,7 +104,8 @@
 //!
 //! The switch, [`on`](Chaos::on) and [`off`](Chaos::off), is one for all that were made of the same
 //! `Chaos`: one word ends it for every key. A key whose script has been played, even in part, keeps
-//! its entry, for a fresh one would play it again.
+//! its entry, for a fresh one would play it again. One that has only rules may lose it when it is long
+//! idle, and comes back with another stream and counts from zero.
 //!
 //! # Defaults
 //!
