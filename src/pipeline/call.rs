@@ -48,9 +48,10 @@ pin_project! {
     pub struct Call<P, O: Operation> {
         policies: P,
         operation: O,
-        state: State,
+        // Dropped before the state: an attempt that is given up is gone before its permits are.
         #[pin]
         stage: Stage<O::Attempt, O::Discard>,
+        state: State,
         #[pin]
         timer: Option<Sleep>,
         // When the timer of a place in line ends.
