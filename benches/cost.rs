@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel::backoff::Backoff;
 use evenkeel::budget::Ratio;
-use evenkeel::http::retry_after;
+use evenkeel::diagnosis::{Health, Symptoms};
+use evenkeel::http::{Http, retry_after};
 use evenkeel::verdict::{Kind, Verdict};
 use evenkeel::{
     Breaker, Budget, Bulkhead, Endpoints, Key, Keyed, Pipeline, Priority, RateLimit, Retry, Rng,
@@ -176,6 +177,7 @@ fn cases() -> Vec<Case> {
         ),
     ];
     cases.extend(gates());
+    cases.extend(failures());
     cases
 }
 
@@ -251,6 +253,44 @@ fn gates() -> Vec<Case> {
             if let Ok(permit) = throttle.try_acquire(Priority::Normal, moment, || 0) {
                 let _ = black_box(permit.record(Kind::Success, moment));
             }
+        }),
+    ]
+}
+
+/// What a failure costs, and who keeps health.
+fn failures() -> Vec<Case> {
+    let busy = || {
+        let mut response = Response::new(());
+        *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+        *response.headers_mut() = headers(&[
+            ("server", "envoy"),
+            ("content-type", "text/plain"),
+            ("x-envoy-overloaded", "true"),
+        ]);
+        response
+    };
+    let (head, with_body) = (busy(), busy());
+    let page = vec![b'x'; 4096];
+    let failing = leak(Pipeline::new().classify(Http::new()));
+    let failed = busy();
+    let hearing = leak(Pipeline::new().health(Health::new()));
+    vec![
+        case("diagnosis of a 503, by its headers", move || {
+            let _ = black_box(Symptoms::of_response(black_box(&head)).diagnose());
+        }),
+        case("diagnosis of a 503, with 4 KiB of body", move || {
+            let seen = Symptoms::of_response(black_box(&with_body));
+            let _ = black_box(seen.body(black_box(&page)).diagnose());
+        }),
+        case("a call that fails with a 503, diagnosed", move || {
+            let answer = failed.clone();
+            let answer = ready(Ok::<_, std::io::Error>(answer));
+            let mut answer = Some(answer);
+            let call = failing.run(|_| answer.take().expect("one attempt"));
+            drop(black_box(now(call)));
+        }),
+        case("health in a pipeline, ready plain future", || {
+            let _ = black_box(now(hearing.run(|_| ready(Ok::<_, ()>(black_box(7))))));
         }),
     ]
 }

@@ -64,6 +64,7 @@ use std::time::Duration;
 use crate::breaker;
 use crate::budget::Snapshot;
 use crate::chaos::Fault;
+use crate::diagnosis;
 use crate::endpoints;
 use crate::error::{Cause, Limit, Reason};
 use crate::keyed::{self, Key};
@@ -83,6 +84,8 @@ pub enum Change {
     Breaker(breaker::Change),
     /// Of one of several endpoints.
     Endpoint(endpoints::Change),
+    /// Of a service's health.
+    Health(diagnosis::Change),
     /// Of a registry of policies per key.
     Keyed(keyed::Change),
     /// Of a bulkhead's or a rate's limit.
@@ -176,6 +179,8 @@ pub enum Event {
         key: Option<Key>,
         /// What its outcome meant.
         verdict: Verdict,
+        /// What was the matter, as far as its outcome tells.
+        cause: diagnosis::Cause,
         /// The wait that begins now.
         wait: Wait,
         /// The budget after this attempt's withdrawal, if there is a budget.
@@ -191,6 +196,8 @@ pub enum Event {
         key: Option<Key>,
         /// What its outcome meant.
         verdict: Verdict,
+        /// What was the matter, as far as its outcome tells.
+        cause: diagnosis::Cause,
         /// Why no attempt follows.
         stop: Stop,
         /// The earliest useful time for another call, from now, if it is known.
@@ -268,6 +275,15 @@ impl Event {
             | Self::Reject { .. }
             | Self::WouldReject { .. } => None,
             Self::Retry { verdict, .. } | Self::Stop { verdict, .. } => Some(*verdict),
+        }
+    }
+
+    /// What was the matter with the attempt. `None` where there was no outcome.
+    #[must_use]
+    pub const fn cause(&self) -> Option<diagnosis::Cause> {
+        match self {
+            Self::Retry { cause, .. } | Self::Stop { cause, .. } => Some(*cause),
+            _ => None,
         }
     }
 }
@@ -496,6 +512,7 @@ fn trace(event: &Event) {
             call,
             attempt,
             verdict,
+            cause,
             wait,
             budget,
             ..
@@ -506,6 +523,7 @@ fn trace(event: &Event) {
                 "call" = call,
                 "http.request.resend_count" = attempt,
                 "error.type" = %verdict.error_type(),
+                "cause" = cause.as_str(),
                 "wait" = ?wait.length(),
                 "reason" = %wait.reason(),
                 "budget" = budget.map(|budget| budget.available),
@@ -516,6 +534,7 @@ fn trace(event: &Event) {
             call,
             attempt,
             verdict,
+            cause,
             stop,
             retry_after,
             budget,
@@ -527,6 +546,7 @@ fn trace(event: &Event) {
                 "call" = call,
                 "http.request.resend_count" = attempt - 1,
                 "error.type" = %verdict.error_type(),
+                "cause" = cause.as_str(),
                 "reason" = %stop,
                 "retry_after" = retry_after.map(|wait| wait.as_secs_f64()),
                 "budget" = budget.map(|budget| budget.available),

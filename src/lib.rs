@@ -39,6 +39,7 @@
 //! | limits that change without a new build, or under way | `config` (feature `serde`), [`Pipeline::reload`] |
 //! | a dashboard, alerts, traces | `metrics` (feature `metrics`), the spans of [`event`], an [observer](Pipeline::observer) |
 //! | an outage to explain afterwards | [`incident`]: a report of it, from its events |
+//! | a 503 to understand: who said it, why, and for how long | [`diagnosis`] |
 //! | a unit test | [`testing`] |
 //! | an outage to try before it happens | [`sim`]: fleets of clients with these policies, against simulated services |
 //! | faults to order, in tests and staging | [`Chaos`] |
@@ -80,7 +81,7 @@
 //! # What comes back
 //!
 //! The last response or the operation's own error, unchanged, with a [`Report`] of attempts and
-//! waits: in the response's extensions, or on the [`Error`]. Where a policy ended the call,
+//! waits, and a [diagnosis](Report::diagnosis): in the response's extensions, or on the [`Error`]. Where a policy ended the call,
 //! [`Error::cause`] says which, and [`Error::retry_at`] when trying again makes sense. What happens
 //! on the way is an [`Event`], for an [observer](Pipeline::observer) and for `tracing`, and each attempt
 //! a span with OpenTelemetry's names.
@@ -94,7 +95,7 @@
 //! | `reqwest` | `send_with`, reqwest through the tower door, what its errors mean | reqwest and the above |
 //! | `reqwest-middleware` | a pipeline as a middleware | reqwest-middleware and the above |
 //! | `metrics` | counters, gauges and histograms of what a pipeline does (`metrics`), with a dashboard and alerts | metrics, rapidhash, rustversion |
-//! | `serde` | a pipeline from a configuration of any serde format (`config`), and `Serialize` and `Deserialize` for [`Ratio`](budget::Ratio), [`Jitter`](backoff::Jitter), [`CountAs`](breaker::CountAs), [`Order`](limit::Order), [`Kind`](verdict::Kind) and a breaker's [`Snapshot`](breaker::Snapshot) | serde, `serde_path_to_error`, humantime |
+//! | `serde` | a pipeline from a configuration of any serde format (`config`), and `Serialize` and `Deserialize` for [`Ratio`](budget::Ratio), [`Jitter`](backoff::Jitter), [`CountAs`](breaker::CountAs), [`Order`](limit::Order), [`Kind`](verdict::Kind), a breaker's [`Snapshot`](breaker::Snapshot) and the words of a [`diagnosis`]; `Serialize` for a whole one | serde, `serde_path_to_error`, humantime |
 //! | `sim` | fleets of clients against simulated services, and what comes of it | libm |
 //! | `testing` | manual clock, executor, scripted operation and service | none |
 //! | `testing-server` | an HTTP server that misbehaves to order | hyper, hyper-util, h2, tokio's net |
@@ -119,6 +120,7 @@ pub mod clock;
 #[cfg(feature = "serde")]
 pub mod config;
 pub mod deadline;
+pub mod diagnosis;
 pub mod endpoints;
 pub mod error;
 pub mod event;

@@ -78,6 +78,7 @@ use std::time::Duration;
 use ::metrics::{SharedString, Unit, counter, gauge, histogram};
 
 use crate::breaker;
+use crate::diagnosis;
 use crate::endpoints;
 use crate::event::{Change, End, Event, Observer};
 use crate::keyed::{Key, PerKey};
@@ -391,6 +392,14 @@ const fn name_of(change: Change) -> (&'static str, &'static str) {
                 endpoints::Change::Ejected { .. } => "ejected",
                 endpoints::Change::Probing { .. } => "probing",
                 endpoints::Change::Returned { .. } => "returned",
+            },
+        ),
+        Change::Health(it) => (
+            "health",
+            match it.to {
+                diagnosis::Condition::Degraded => "degraded",
+                diagnosis::Condition::Failing => "failing",
+                diagnosis::Condition::Healthy => "healthy",
             },
         ),
         Change::Keyed(_) => ("keyed", "overflow"),

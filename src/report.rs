@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::diagnosis::{Cause, Diagnosis};
 use crate::verdict::{Processed, Verdict};
 
 /// What was done for one call.
@@ -20,6 +21,7 @@ pub struct Report {
     pub(crate) stop: Option<Stop>,
     pub(crate) retry_at: Option<Instant>,
     pub(crate) retry_after: Option<Duration>,
+    pub(crate) diagnosis: Option<Box<Diagnosis>>,
 }
 
 impl Report {
@@ -33,6 +35,7 @@ impl Report {
             stop: None,
             retry_at: None,
             retry_after: None,
+            diagnosis: None,
         }
     }
 
@@ -78,6 +81,13 @@ impl Report {
         self.retry_after
     }
 
+    /// What was the matter with the last attempt that failed, as far as its outcome tells. `None` if
+    /// none failed, or if the classifier knows nothing of causes.
+    #[must_use]
+    pub fn diagnosis(&self) -> Option<&Diagnosis> {
+        self.diagnosis.as_deref()
+    }
+
     /// How long attempts waited in line for a window, a limit or a rate, or for a breaker to let them
     /// try.
     #[must_use]
@@ -105,6 +115,7 @@ impl Report {
 pub struct Failure {
     pub(crate) number: u32,
     pub(crate) verdict: Verdict,
+    pub(crate) cause: Cause,
     pub(crate) at: Duration,
     pub(crate) wait: Option<Wait>,
 }
@@ -119,6 +130,12 @@ impl Failure {
     /// What its outcome meant.
     pub const fn verdict(&self) -> Verdict {
         self.verdict
+    }
+
+    /// What was the matter, as far as its outcome tells.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        self.cause
     }
 
     /// When it failed, counted from the beginning of the call.

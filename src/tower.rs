@@ -19,6 +19,7 @@ use tower_service::Service;
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
 use crate::deadline::Deadline;
+use crate::diagnosis::Diagnosis;
 use crate::endpoints::Endpoint;
 use crate::error::{Cause, Error};
 use crate::event::Described;
@@ -27,7 +28,7 @@ use crate::keyed::Key;
 use crate::pipeline::{Call, Kept, Operation, Pipeline, Policies, Protocol, Source};
 use crate::report::Report;
 use crate::throttle::Priority;
-use crate::verdict::{Classify, EveryError, Verdict};
+use crate::verdict::{Circumstances, Classify, EveryError, Verdict};
 
 /// A service under a pipeline's policies.
 ///
@@ -209,6 +210,14 @@ where
 
     fn classify(&self, outcome: Result<&S::Response, &S::Error>) -> Verdict {
         self.protocol.classify(outcome)
+    }
+
+    fn diagnose(
+        &self,
+        outcome: Result<&S::Response, &S::Error>,
+        seen: Circumstances,
+    ) -> Option<Diagnosis> {
+        self.protocol.diagnose(outcome, seen)
     }
 
     fn is_idempotent(&self) -> Option<bool> {

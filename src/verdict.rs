@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::chaos::{Fault, Imitation};
+use crate::diagnosis::Diagnosis;
 
 /// What one outcome means for every policy.
 ///
@@ -202,6 +203,32 @@ pub trait Classify<T, E> {
     fn imitate(&self, fault: &Fault) -> Imitation<T, E> {
         Imitation::Verdict(fault.verdict())
     }
+
+    /// What was the matter with a failed outcome; `seen` tells what the engine knows of it. Called
+    /// once per failed attempt, after [`classify`](Self::classify). It is for reports and events, and
+    /// decides nothing. Default: nothing.
+    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances) -> Option<Diagnosis> {
+        let _ = (outcome, seen);
+        None
+    }
+}
+
+/// What the engine knows of an outcome that the outcome itself doesn't hold.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Circumstances {
+    /// From sending the request to its failure. `None`: it was over when first looked at.
+    pub elapsed: Option<Duration>,
+    /// The wall clock.
+    pub wall: SystemTime,
+}
+
+impl Circumstances {
+    /// For those who ask a classifier themselves.
+    #[must_use]
+    pub const fn new(elapsed: Option<Duration>, wall: SystemTime) -> Self {
+        Self { elapsed, wall }
+    }
 }
 
 impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for &C {
@@ -211,6 +238,10 @@ impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for &C {
 
     fn imitate(&self, fault: &Fault) -> Imitation<T, E> {
         C::imitate(self, fault)
+    }
+
+    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances) -> Option<Diagnosis> {
+        C::diagnose(self, outcome, seen)
     }
 }
 
@@ -222,6 +253,10 @@ impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for Arc<C> {
     fn imitate(&self, fault: &Fault) -> Imitation<T, E> {
         C::imitate(self, fault)
     }
+
+    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances) -> Option<Diagnosis> {
+        C::diagnose(self, outcome, seen)
+    }
 }
 
 impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for Box<C> {
@@ -231,6 +266,10 @@ impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for Box<C> {
 
     fn imitate(&self, fault: &Fault) -> Imitation<T, E> {
         C::imitate(self, fault)
+    }
+
+    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances) -> Option<Diagnosis> {
+        C::diagnose(self, outcome, seen)
     }
 }
 

@@ -426,7 +426,7 @@ fn every_builders_setter_has_its_field() {
         include_str!("../src/pipeline/mod.rs"),
         "Pipeline<C>",
         "",
-        &["chaos", "clock", "observer", "rng", "no_window"],
+        &["chaos", "clock", "health", "observer", "rng", "no_window"],
         &[],
     );
     check(

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use evenkeel::diagnosis::Symptoms;
 use evenkeel::http::{ATTEMPT_COUNT, Http, Replay};
 use evenkeel::incident::Recorder;
 use evenkeel::testing::{ManualClock, Reply, ScriptedService, block_on};
 use evenkeel::{Event, Pipeline, Report, Rng};
-use http::{HeaderName, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use tower::{Layer, Service, ServiceExt};
 use tracing::field::{Field, Visit};
 
@@ -106,6 +107,50 @@ fn secrets_in_headers_bodies_and_queries_are_never_told() {
     assert!(observed.contains("call is over"));
     assert!(observed.contains("server.address=\"service\""), "no spans");
     assert!(!observed.contains(SECRET), "{observed}");
+    assert!(!said.contains(SECRET), "{said}");
+}
+
+#[test]
+fn a_diagnosis_holds_static_words_alone() {
+    let value = |text: &str| HeaderValue::from_str(text).expect("a header value");
+    let planted = [
+        ("server", format!("envoy {SECRET}")),
+        ("via", format!("1.1 {SECRET}")),
+        (
+            "proxy-status",
+            format!("{SECRET}; error=dns_error; details=\"{SECRET}\""),
+        ),
+        ("x-squid-error", format!("ERR_DNS_FAIL {SECRET}")),
+        ("l5d-proxy-error", format!("fail-fast {SECRET}")),
+        ("x-request-id", SECRET.to_owned()),
+        ("content-type", format!("application/json; {SECRET}")),
+        ("retry-after", SECRET.to_owned()),
+        (SECRET, SECRET.to_owned()),
+    ];
+    let mut headers = HeaderMap::new();
+    for (name, text) in &planted {
+        let name: HeaderName = name.parse().expect("a header name");
+        headers.insert(name, value(text));
+    }
+    let body = format!("no healthy upstream: {SECRET}, maintenance, rate limit");
+    let seen = Symptoms::response(StatusCode::SERVICE_UNAVAILABLE, &headers)
+        .reason(SECRET.as_bytes())
+        .body(body.as_bytes());
+    let diagnosis = seen.diagnose();
+    assert!(diagnosis.evidence().len() > 5, "{diagnosis:?}");
+    let mut said = format!("{seen:?} {diagnosis:?} {diagnosis}");
+    for evidence in diagnosis.evidence() {
+        write!(said, "{evidence} {evidence:?} {}", evidence.source()).expect("a string");
+    }
+    let error = io::Error::other(SECRET);
+    write!(said, "{:?}", Symptoms::error(&error).diagnose()).expect("a string");
+    #[cfg(feature = "serde")]
+    write!(
+        said,
+        "{}",
+        serde_json::to_string(&diagnosis).expect("plain")
+    )
+    .expect("a string");
     assert!(!said.contains(SECRET), "{said}");
 }
 

@@ -17,6 +17,7 @@ use pin_project_lite::pin_project;
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation, Injected};
 use crate::deadline::Deadline;
+use crate::diagnosis::{Diagnosis, Symptoms};
 use crate::endpoints::Endpoint;
 use crate::error::{Cause, Error};
 use crate::event::Described;
@@ -29,7 +30,7 @@ use crate::pipeline::{Call, Held, Kept, Pipeline, Protocol};
 use crate::report::Report;
 use crate::throttle::Priority;
 use crate::tower::Exchange;
-use crate::verdict::{Classify, Kind, Label, Processed, Verdict};
+use crate::verdict::{Circumstances, Classify, Kind, Label, Processed, Verdict};
 
 /// Sends a reqwest request through a pipeline.
 ///
@@ -181,6 +182,14 @@ impl<E: 'static> Classify<Response, E> for Http {
             Some(response) => Imitation::Outcome(Ok(response.map(|()| Body::default()).into())),
             None => Imitation::Verdict(fault.verdict()),
         }
+    }
+
+    fn diagnose(&self, outcome: Result<&Response, &E>, known: Circumstances) -> Option<Diagnosis> {
+        let seen = match outcome {
+            Ok(it) => Symptoms::of_parts(it.status(), it.version(), it.headers(), it.extensions()),
+            Err(error) => Symptoms::of(self.error(error)),
+        };
+        Some(self.diagnosis(seen, known))
     }
 }
 

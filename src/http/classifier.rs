@@ -19,6 +19,7 @@ use super::{
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
 use crate::deadline::Deadline;
+use crate::diagnosis::{Diagnosis, Signatures, Symptoms};
 use crate::endpoints::Endpoint;
 use crate::error::{BoxError, Boxed, Cause, Error};
 use crate::event::Described;
@@ -27,7 +28,7 @@ use crate::pipeline::{Kept, Protocol};
 use crate::report::Report;
 use crate::span::usual_port;
 use crate::throttle::Priority;
-use crate::verdict::{Classify, Kind, Processed, Verdict};
+use crate::verdict::{Circumstances, Classify, Kind, Processed, Verdict};
 
 /// Knows HTTP requests, responses and client errors.
 ///
@@ -62,6 +63,7 @@ struct Settings {
     attempt_header: Option<HeaderName>,
     key: Option<KeyOf>,
     endpoint_host: Option<bool>,
+    signatures: Signatures,
 }
 
 type KeyOf = Arc<dyn Fn(Target<'_>) -> Option<Key> + Send + Sync>;
@@ -200,6 +202,29 @@ impl Http {
         self.settings.as_ref().and_then(|it| it.endpoint_host)
     }
 
+    /// The markers that failures are [diagnosed](crate::diagnosis) by. Default: the built-in table.
+    ///
+    /// A row that says [`Cause::Configuration`](crate::diagnosis::Cause::Configuration) with 30
+    /// decibans or more, that lasts, and that asks for headers alone also ends retries: that is the
+    /// one thing that a signature changes in what is done, and it makes it less.
+    #[must_use]
+    pub fn signatures(self, signatures: Signatures) -> Self {
+        self.change(|it| it.signatures = signatures)
+    }
+
+    /// What was the matter, where it wasn't a success.
+    pub(crate) fn diagnosis(&self, seen: Symptoms<'_>, known: Circumstances) -> Diagnosis {
+        let seen = seen.wall(known.wall);
+        let seen = match known.elapsed {
+            Some(elapsed) => seen.elapsed(elapsed),
+            None => seen,
+        };
+        match &self.settings {
+            Some(settings) => settings.signatures.diagnose(&seen),
+            None => seen.diagnose(),
+        }
+    }
+
     pub(crate) fn key_of(&self, target: Target<'_>) -> Option<Key> {
         match self.settings.as_ref().and_then(|it| it.key.as_ref()) {
             Some(key) => key(target),
@@ -242,17 +267,25 @@ impl Http {
 
     fn by_default(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
         let mut verdict = status_verdict(status);
+        let mut is_treated = false;
         if let Some(settings) = &self.settings {
             let treated = settings.statuses.iter().find(|(known, _)| *known == status);
             if let Some((_, kind)) = treated {
                 verdict = Verdict::new(*kind).label(verdict.error_type());
             }
+            is_treated = treated.is_some();
         }
         if !verdict.kind().is_retryable() {
             return verdict;
         }
         if verdict.was_processed() == Processed::Maybe && provably_not_sent(status, headers) {
             verdict = verdict.processed(Processed::No);
+        }
+        if !is_treated && self.ends_retries(status, headers) {
+            let processed = verdict.was_processed();
+            verdict = Verdict::new(Kind::TargetFault)
+                .processed(processed)
+                .label(verdict.error_type());
         }
         match server_hint(status, headers) {
             Some(hint) => verdict.hint(hint),
@@ -282,6 +315,14 @@ impl Http {
         name.map_or(0, |name| attempts_seen(headers, name) - 1)
     }
 
+    /// Whether it is said that only somebody's hand can mend it.
+    fn ends_retries(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        match &self.settings {
+            Some(settings) => settings.signatures.ends_retries(status, headers),
+            None => Signatures::new().ends_retries(status, headers),
+        }
+    }
+
     fn change(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(Arc::make_mut(self.settings.get_or_insert_default()));
         self
@@ -300,6 +341,18 @@ impl<B, E: 'static> Classify<Response<B>, E> for Http {
         // Nobody can make a body of any type.
         Imitation::Verdict(self.fault(fault))
     }
+
+    fn diagnose(
+        &self,
+        outcome: Result<&Response<B>, &E>,
+        known: Circumstances,
+    ) -> Option<Diagnosis> {
+        let seen = match outcome {
+            Ok(response) => Symptoms::of_response(response),
+            Err(error) => Symptoms::of(self.error(error)),
+        };
+        Some(self.diagnosis(seen, known))
+    }
 }
 
 /// Knows HTTP clients' errors alone: every `Ok` is a success. See [`Http::errors_only`].
@@ -312,6 +365,11 @@ impl<T, E: 'static> Classify<T, E> for HttpErrors {
             Ok(_) => Verdict::success(),
             Err(error) => self.0.error(error),
         }
+    }
+
+    fn diagnose(&self, outcome: Result<&T, &E>, known: Circumstances) -> Option<Diagnosis> {
+        let seen = Symptoms::of(self.0.error(outcome.err()?));
+        Some(self.0.diagnosis(seen, known))
     }
 }
 
@@ -684,6 +742,7 @@ mod tests {
                 report.push(Failure {
                     number: report.attempts,
                     verdict: Verdict::transient().processed(*processed),
+                    cause: crate::diagnosis::Cause::Unknown,
                     at: Duration::ZERO,
                     wait: None,
                 });

@@ -147,7 +147,12 @@ static ATTEMPTS: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 pub fn provably_not_sent(status: StatusCode, headers: &HeaderMap) -> bool {
     status.as_u16() >= 400
         && ROWS.iter().any(|row| row.matches(status, headers))
-        && headers.get_all(&ATTEMPTS).iter().all(|count| count == "1")
+        && is_only_attempt(headers)
+}
+
+/// Whether nothing says that the proxy tried more than once.
+pub(crate) fn is_only_attempt(headers: &HeaderMap) -> bool {
+    headers.get_all(&ATTEMPTS).iter().all(|count| count == "1")
 }
 
 impl Row {
@@ -185,7 +190,7 @@ impl Marker {
 ///
 /// The proxy nearest to the server stands first. Whatever those behind it say is about *its*
 /// answer. A field that is too long to be read may hide an earlier error, so reading stops there.
-fn proxy_error<'a>(fields: impl Iterator<Item = &'a HeaderValue>) -> Option<&'a [u8]> {
+pub(crate) fn proxy_error<'a>(fields: impl Iterator<Item = &'a HeaderValue>) -> Option<&'a [u8]> {
     for field in fields {
         for member in split(list(field)?, b',') {
             let mut error = None;
@@ -208,9 +213,11 @@ fn first_word(text: &[u8]) -> Option<&[u8]> {
     text.split(|&byte| byte == b' ').next()
 }
 
-fn contains(text: &[u8], words: &str) -> bool {
-    text.windows(words.len())
-        .any(|window| window.eq_ignore_ascii_case(words.as_bytes()))
+pub(crate) fn contains(text: &[u8], words: &str) -> bool {
+    words.is_empty()
+        || text
+            .windows(words.len())
+            .any(|window| window.eq_ignore_ascii_case(words.as_bytes()))
 }
 
 #[cfg(test)]

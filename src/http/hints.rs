@@ -327,7 +327,7 @@ fn says(value: &HeaderValue, word: &[u8]) -> bool {
 }
 
 /// A structured field's bytes, or `None` if it is too long to be read.
-pub(super) fn list(field: &HeaderValue) -> Option<&[u8]> {
+pub(crate) fn list(field: &HeaderValue) -> Option<&[u8]> {
     let field = field.as_bytes();
     (field.len() <= MAX_LIST).then_some(field)
 }

@@ -488,8 +488,10 @@ fn grip(change: &event::Change) -> Option<(String, Grip, Grip)> {
             let name = format!("endpoint {}", it.endpoint().index());
             (name, Grip::Free, now)
         }
-        // Of a quota's pause nobody says that it is over.
-        event::Change::Keyed(_) | event::Change::Limit(_) => return None,
+        // Health lets all through, and of a quota's pause nobody says that it is over.
+        event::Change::Health(_) | event::Change::Keyed(_) | event::Change::Limit(_) => {
+            return None;
+        }
         event::Change::Throttle(throttle::Change::Began { .. }) => {
             ("throttle".into(), Grip::Free, Grip::Partly)
         }

@@ -14,7 +14,7 @@ use crate::incident::{NO_KEY, OTHERS, UNNAMED};
 use crate::incident::{json, markdown, page};
 use crate::report::{Stop, WaitReason};
 use crate::verdict::Label;
-use crate::{breaker, endpoints, keyed, limit, throttle, window};
+use crate::{breaker, diagnosis, endpoints, keyed, limit, throttle, window};
 
 /// The story of one incident.
 ///
@@ -549,6 +549,11 @@ fn words(change: &event::Change) -> String {
                 endpoints::Change::Returned { .. } => format!("endpoint {number} is back"),
             }
         }
+        event::Change::Health(change) => match change.to {
+            diagnosis::Condition::Degraded => format!("health degraded: {}", change.cause),
+            diagnosis::Condition::Failing => format!("health failing: {}", change.cause),
+            diagnosis::Condition::Healthy => "health is back".to_owned(),
+        },
         event::Change::Keyed(keyed::Change::Overflow { keys }) => {
             format!("more than {keys} keys: those beyond share a policy")
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::breaker::Breaker;
+use crate::diagnosis::Health;
 use crate::error::ConfigError;
 use crate::event::Change;
 use crate::gate::{Answer, Ask, Gate, Outcome, Pass};
@@ -22,6 +23,8 @@ pub(crate) struct Gates {
     pub(crate) window: Option<Scope<Window>>,
     pub(crate) rate_limit: Option<Scope<RateLimit>>,
     pub(crate) breaker: Option<Scope<Breaker>>,
+    /// Stands in nobody's way: it is only told.
+    pub(crate) health: Option<Scope<Health>>,
 }
 
 /// Whether one policy is for all calls of a pipeline, or each service has its own.
@@ -102,6 +105,8 @@ impl Gates {
             window: after(self.window.as_ref(), old.window.as_ref(), now, rng),
             rate_limit: after(self.rate_limit.as_ref(), old.rate_limit.as_ref(), now, rng),
             breaker: after(self.breaker.as_ref(), old.breaker.as_ref(), now, rng),
+            // Only code can say it.
+            health: old.health.clone(),
         }
     }
 
@@ -113,6 +118,7 @@ impl Gates {
             && self.window.is_none()
             && self.rate_limit.is_none()
             && self.breaker.is_none()
+            && self.health.is_none()
     }
 
     /// The gates in front of calls with this key.
@@ -125,6 +131,11 @@ impl Gates {
             window: pass(self.window.as_ref(), key, now, &mut overflow),
             rate_limit: pass(self.rate_limit.as_ref(), key, now, &mut overflow),
             breaker: pass(self.breaker.as_ref(), key, now, &mut overflow),
+            health: self.health.as_ref().and_then(|scope| {
+                let (health, change) = scope.of(key, now);
+                overflow = overflow.or(change);
+                health
+            }),
             overflow,
         }
     }
@@ -189,6 +200,7 @@ pub(super) struct Passes {
     pub(super) window: Option<Pass<Window>>,
     rate_limit: Option<Pass<RateLimit>>,
     pub(super) breaker: Option<Pass<Breaker>>,
+    pub(super) health: Option<Health>,
     /// There were more keys than a registry holds, and this is the call to tell of it.
     pub(super) overflow: Option<keyed::Change>,
 }

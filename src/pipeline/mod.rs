@@ -51,6 +51,7 @@ use crate::breaker::Breaker;
 use crate::budget::{Budget, Ratio};
 use crate::chaos::Chaos;
 use crate::clock::Clock;
+use crate::diagnosis::Health;
 use crate::endpoints::Endpoints;
 use crate::error::ConfigError;
 use crate::event::{Both, Observer};
@@ -150,7 +151,7 @@ impl Pipeline<Http> {
     /// | backoff | exponential from 100 ms, × 2, at most 2 s, full jitter; after a 429 from 1 s |
     /// | budget | 50 % of first attempts, one for all clones of this pipeline |
     /// | `Retry-After` and its relatives | a lower bound, believed up to 5 min; without a good answer in the last half second they hold for all calls to that host and port, and the way back is paced |
-    /// | throttle, bulkhead, rate limit, breaker, chaos | none |
+    /// | throttle, bulkhead, rate limit, breaker, chaos, health | none |
     /// | what is repeated | see [`http`](crate::http) |
     ///
     /// It is the window that makes four attempts and half as many again harmless. Without it
@@ -267,6 +268,13 @@ impl<C> Pipeline<C> {
     /// [`none`](crate::Endpoints::none) for the others.
     pub fn endpoints(self, endpoints: impl Into<Scope<Endpoints>>) -> Self {
         self.change(|it| it.endpoints = Some(endpoints.into()))
+    }
+
+    /// Who keeps what many outcomes say together, and refines the diagnosis of the next failure with
+    /// it; see [`Health`]. For HTTP give `Keyed::new(Health::new())`: it is about one service.
+    /// Default: nobody, and each failure is diagnosed by itself.
+    pub fn health(self, health: impl Into<Scope<Health>>) -> Self {
+        self.change(|it| it.gates.health = Some(health.into()))
     }
 
     /// What outcomes mean. Default: every `Err` is transient.

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
 use crate::deadline::Deadline;
+use crate::diagnosis::Diagnosis;
 use crate::endpoints::Endpoint;
 use crate::event::Described;
 use crate::http::Quota;
@@ -16,7 +17,7 @@ use crate::keyed::Key;
 use crate::pipeline::Kept;
 use crate::report::Report;
 use crate::throttle::Priority;
-use crate::verdict::{Classify, Verdict};
+use crate::verdict::{Circumstances, Classify, Verdict};
 
 /// Something that can be attempted: a closure, or a service and its request.
 ///
@@ -53,6 +54,13 @@ pub trait Operation {
 
     /// What an outcome means.
     fn classify(&self, outcome: Result<&Self::Value, &Self::Error>) -> Verdict;
+
+    /// What was the matter with a failed outcome.
+    fn diagnose(
+        &self,
+        outcome: Result<&Self::Value, &Self::Error>,
+        seen: Circumstances,
+    ) -> Option<Diagnosis>;
 
     /// Whether the operation itself knows if it may be repeated.
     fn is_idempotent(&self) -> Option<bool>;
@@ -141,6 +149,10 @@ where
 
     fn classify(&self, outcome: Result<&T, &E>) -> Verdict {
         self.classify.classify(outcome)
+    }
+
+    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances) -> Option<Diagnosis> {
+        self.classify.diagnose(outcome, seen)
     }
 
     fn is_idempotent(&self) -> Option<bool> {

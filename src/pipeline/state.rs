@@ -13,6 +13,7 @@ use crate::budget::{Budget, Withdrawal};
 use crate::chaos::{Fault, Imitation, Injected, Injection};
 use crate::clock::{Why, until};
 use crate::deadline::{Deadline, later};
+use crate::diagnosis::{self, Diagnosis, Observation, Symptoms};
 use crate::endpoints::{Ended, Endpoint, Endpoints, Hold, Tried};
 use crate::error::{Cause, Elapsed, Error, Limit, Reason, Rejected};
 use crate::event::{Change, End, Event, is_heard, number, tell};
@@ -25,7 +26,7 @@ use crate::report::{Failure, Report, Stop, Wait, WaitReason};
 use crate::retry::{Courses, Decision, Failed};
 use crate::rng::Draws;
 use crate::span::{self, AttemptSpan};
-use crate::verdict::{Hint, Kind, Label, Verdict};
+use crate::verdict::{Circumstances, Hint, Kind, Label, Verdict};
 
 /// What a call remembers from poll to poll.
 #[derive(Debug)]
@@ -641,15 +642,22 @@ impl State {
             let others = operation.other_attempts(value);
             self.earlier = self.earlier.saturating_add(others);
         }
+        // Before the endpoint is given back, which may speak for the service.
+        let diagnosis = self.diagnose(outcome, operation, policies, at);
+        let diagnosis = self.compare(diagnosis, verdict, hint, outcome, operation, policies, at);
         let is_own = self.settle(verdict, hint, outcome, operation, policies, now);
         // What one endpoint asks for is no reason to let another wait.
         let hint = hint.filter(|_| !is_own);
+        let cause = diagnosis
+            .as_ref()
+            .map_or(diagnosis::Cause::Unknown, |it| it.cause());
         let (spent, own_key) = (self.spent(), self.key());
         let key = || own_key.or_else(|| operation.key());
         let passes = self.passes.as_ref();
         let closed = passes.and_then(|passes| passes.closed(at));
         let least = passes.map(|passes| passes.least_time(policies.timeout));
         let story = self.story.as_mut().expect("made above");
+        story.report.diagnosis = diagnosis;
         let budget = self.budget.as_ref().or(policies.budget());
         let decision = policies.retry.as_ref().map(|retry| {
             let failed = Failed {
@@ -683,6 +691,7 @@ impl State {
                     attempt,
                     key: key(),
                     verdict,
+                    cause,
                     wait,
                     budget: budget(),
                 });
@@ -697,6 +706,7 @@ impl State {
                     attempt,
                     key: key(),
                     verdict,
+                    cause,
                     stop,
                     retry_after: wait,
                     budget: budget(),
@@ -711,10 +721,93 @@ impl State {
         story.report.push(Failure {
             number: self.number,
             verdict,
+            cause,
             at: at.saturating_duration_since(began),
             wait,
         });
         follows
+    }
+
+    /// What was the matter with a failed attempt. Only failures pay for it.
+    fn diagnose<O: Operation>(
+        &self,
+        outcome: &Outcome<O::Value, O::Error>,
+        operation: &O,
+        policies: &Policies,
+        at: Instant,
+    ) -> Option<Box<Diagnosis>> {
+        let diagnosis = match outcome {
+            Outcome::Returned(result) => {
+                let elapsed = self.sent.map(|sent| at.saturating_duration_since(sent));
+                let seen = Circumstances::new(elapsed, policies.clock.wall());
+                operation.diagnose(result.as_ref(), seen)
+            }
+            Outcome::TimedOut(length) => Some(Symptoms::timeout(*length).diagnose()),
+            // It was made up: nothing was the matter.
+            Outcome::Injected => None,
+        };
+        diagnosis.map(Box::new)
+    }
+
+    /// Sees a failure in the light of others, if somebody keeps them.
+    #[allow(clippy::too_many_arguments)] // all that is known of it
+    fn compare<O: Operation>(
+        &mut self,
+        mut diagnosis: Option<Box<Diagnosis>>,
+        verdict: Verdict,
+        hint: Option<Duration>,
+        outcome: &Outcome<O::Value, O::Error>,
+        operation: &O,
+        policies: &Policies,
+        at: Instant,
+    ) -> Option<Box<Diagnosis>> {
+        let Some(passes) = &self.passes else {
+            return diagnosis;
+        };
+        let Some(health) = &passes.health else {
+            return diagnosis;
+        };
+        // What was made up came from nowhere.
+        let injected = self.injected.as_ref().is_some_and(|it| it.fault.is_some());
+        let from = match outcome {
+            Outcome::Returned(Ok(value)) if !injected => operation.answered_by(value),
+            _ => None,
+        };
+        let endpoint = self.endpoint.as_ref().and_then(Hold::endpoint);
+        let elsewhere = from.filter(|from| {
+            passes.key.is_some_and(|key| key != *from)
+                && !endpoint.is_some_and(|it| it.is_at(*from))
+        });
+        if elsewhere.is_some() {
+            return diagnosis; // after a redirect: it says nothing of this service
+        }
+        let cause = diagnosis
+            .as_ref()
+            .map_or(diagnosis::Cause::Unknown, |it| it.cause());
+        // A request's own fault is none of the service's.
+        let answered = verdict.kind() == Kind::RequestFault;
+        let seen = if answered {
+            Observation::success()
+        } else {
+            Observation::failure(cause)
+        };
+        let change = health.record(&self.seen(seen, hint, at), at);
+        if let Some(diagnosis) = diagnosis.as_mut().filter(|_| !answered) {
+            health.refine(diagnosis, at);
+        }
+        self.tell_change(change.map(Change::Health), self.number, policies);
+        diagnosis
+    }
+
+    /// What the engine knows of an outcome.
+    fn seen(&self, mut seen: Observation, hint: Option<Duration>, at: Instant) -> Observation {
+        if let Some(sent) = self.sent {
+            seen = seen.latency(at.saturating_duration_since(sent));
+        }
+        if let Some(hint) = hint {
+            seen = seen.retry_after(hint);
+        }
+        seen
     }
 
     /// Takes note of a success.
@@ -730,6 +823,13 @@ impl State {
             self.close_span(Verdict::success(), outcome, operation);
         }
         let _ = self.settle(Verdict::success(), None, outcome, operation, policies, now);
+        let health = self.passes.as_ref().and_then(|it| it.health.as_ref());
+        if let Some(health) = health {
+            let at = now.read(policies);
+            let seen = self.seen(Observation::success(), None, at);
+            let change = health.record(&seen, at);
+            self.tell_change(change.map(Change::Health), self.number, policies);
+        }
     }
 
     /// The deadline cut the attempt short. If it had taken too long anyway that is a timeout; else

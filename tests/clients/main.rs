@@ -9,6 +9,7 @@ mod answers;
 mod bodies;
 mod chaos;
 mod connections;
+mod diagnosis;
 mod doors;
 mod drain;
 mod endpoints;

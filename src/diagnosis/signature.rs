@@ -1,0 +1,313 @@
+//! One row of the table: a marker, whose it is, what it points to, and who says so.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::text::Text;
+use super::{Cause, Origin, Persistence, Symptoms};
+use crate::http::evidence::{contains, proxy_error};
+use crate::http::hints::list;
+use crate::verdict::Processed;
+
+/// A marker of a failure, and what it points to.
+///
+/// All of it is plain data that lives as long as the program, so a row can be a `const` or be made
+/// at run time of constants. Weights are in decibans: 10 make a cause ten times as likely against
+/// all others, 3 twice, and negative ones the less.
+///
+/// # Examples
+///
+/// ```
+/// use evenkeel::diagnosis::{Cause, Origin, Signature, Signatures, Symptoms, Test};
+/// use http::{HeaderMap, HeaderValue, StatusCode};
+///
+/// let shed = Signature::new("acme gateway: shed", "our runbook, page 7")
+///     .by(Origin::Proxy("acme"))
+///     .on(&[503])
+///     .when(&[Test::HeaderIs("x-acme-why", "shed")])
+///     .says(&[(Cause::Overload, 25)]);
+/// let signatures = Signatures::new().with(shed);
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("x-acme-why", HeaderValue::from_static("shed"));
+/// let symptoms = Symptoms::response(StatusCode::SERVICE_UNAVAILABLE, &headers);
+/// let diagnosis = signatures.diagnose(&symptoms);
+/// assert_eq!(diagnosis.cause(), Cause::Overload);
+/// assert_eq!(diagnosis.origin(), Origin::Proxy("acme"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use = "a signature does nothing until it is in a table"]
+pub struct Signature {
+    pub(super) name: &'static str,
+    pub(super) source: &'static str,
+    pub(super) origin: Origin,
+    pub(super) statuses: &'static [u16],
+    pub(super) tests: &'static [Test],
+    pub(super) says: &'static [(Cause, i8)],
+    pub(super) processed: Option<Processed>,
+    pub(super) persistence: Persistence,
+}
+
+impl Signature {
+    /// A row that says nothing yet. One without statuses and tests never holds.
+    ///
+    /// The name is what [`Evidence`](super::Evidence) shows; the source is for whoever doubts it.
+    pub const fn new(name: &'static str, source: &'static str) -> Self {
+        Self {
+            name,
+            source,
+            origin: Origin::Unknown,
+            statuses: &[],
+            tests: &[],
+            says: &[],
+            processed: None,
+            persistence: Persistence::Unknown,
+        }
+    }
+
+    /// Who makes answers like this. Default: the row doesn't tell.
+    pub const fn by(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    /// The only statuses it comes with. Default: any from 400.
+    pub const fn on(mut self, statuses: &'static [u16]) -> Self {
+        self.statuses = statuses;
+        self
+    }
+
+    /// What has to hold, all of it.
+    pub const fn when(mut self, tests: &'static [Test]) -> Self {
+        self.tests = tests;
+        self
+    }
+
+    /// Which causes it speaks for, or against, and how much.
+    pub const fn says(mut self, says: &'static [(Cause, i8)]) -> Self {
+        self.says = says;
+        self
+    }
+
+    /// Whether the application may have acted on the request. Default: the row doesn't tell.
+    pub const fn processed(mut self, processed: Processed) -> Self {
+        self.processed = Some(processed);
+        self
+    }
+
+    /// How long it lasts. Default: the row doesn't tell.
+    pub const fn lasts(mut self, persistence: Persistence) -> Self {
+        self.persistence = persistence;
+        self
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where it is known from.
+    #[must_use]
+    pub const fn source(&self) -> &'static str {
+        self.source
+    }
+
+    /// Who makes answers like this.
+    #[must_use]
+    pub const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The causes it speaks for or against, in decibans.
+    #[must_use]
+    pub const fn weights(&self) -> &'static [(Cause, i8)] {
+        self.says
+    }
+
+    pub(super) fn matches(&self, facts: &Facts<'_>) -> bool {
+        let symptoms = facts.symptoms;
+        let fits = match symptoms.status {
+            // Where an answer broke off the status says nothing; see `Test::BrokenOff`.
+            Some(status) if status.as_u16() < 400 => {
+                symptoms.broken_off && self.tests.contains(&Test::BrokenOff)
+            }
+            Some(status) if self.statuses.is_empty() => {
+                !self.tests.is_empty() && status.as_u16() >= 400
+            }
+            Some(status) => self.statuses.contains(&status.as_u16()),
+            None => self.statuses.is_empty() && !self.tests.is_empty(),
+        };
+        fits && self.tests.iter().all(|test| test.holds(facts))
+    }
+
+    /// Whether this row, if its headers are there, is enough to end retries: what only somebody's
+    /// hand can mend, said in a header.
+    pub(super) fn ends_retries(&self) -> bool {
+        let by_header = |test: &Test| {
+            matches!(
+                test,
+                Test::Header(_)
+                    | Test::HeaderAny(_)
+                    | Test::HeaderHasNone(..)
+                    | Test::NoHeader(_)
+                    | Test::HeaderIs(..)
+                    | Test::HeaderHas(..)
+                    | Test::ProxyError(_)
+            )
+        };
+        let certain =
+            |(cause, weight): &(Cause, i8)| *cause == Cause::Configuration && *weight >= EXPLICIT;
+        self.persistence == Persistence::Persistent
+            && self.says.iter().any(certain)
+            && !self.tests.is_empty()
+            && self.tests.iter().all(by_header)
+    }
+}
+
+/// What a row asks of a failure.
+///
+/// Header names and all texts that are looked for in bodies are written in lower case.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Test {
+    /// The body begins with this, in whatever case.
+    BodyBegins(&'static str),
+    /// One of these stands in the body, in whatever case.
+    BodyHas(&'static [&'static str]),
+    /// The answer began and broke off.
+    BrokenOff,
+    /// The client's own error is of this kind: a label of
+    /// [`classify_error`](crate::http::classify_error), or empty for one that nobody understands.
+    Failed(&'static str),
+    /// The header is there.
+    Header(&'static str),
+    /// One of these headers is there.
+    HeaderAny(&'static [&'static str]),
+    /// One of its values contains this text, in whatever case.
+    HeaderHas(&'static str, &'static str),
+    /// None of its values contains any of these texts, in whatever case.
+    HeaderHasNone(&'static str, &'static [&'static str]),
+    /// One of its values is this text, in whatever case.
+    HeaderIs(&'static str, &'static str),
+    /// Quota headers say that nothing is left.
+    LimitUsedUp,
+    /// It is known that there is no body.
+    NoBody,
+    /// The body doesn't have this, or isn't known.
+    NoBodyHas(&'static str),
+    /// The header isn't there.
+    NoHeader(&'static str),
+    /// The first error in `Proxy-Status` is one of these (RFC 9209).
+    ProxyError(&'static [&'static str]),
+    /// The reason phrase of HTTP/1, in whatever case. It is never there with HTTP/2.
+    Reason(&'static str),
+    /// The server asked for a wait of this many seconds, both ends included.
+    RetryAfter(u64, u64),
+    /// `Retry-After` is a date.
+    RetryAfterDate,
+    /// The failure came after about one of these times, in milliseconds.
+    Waited(&'static [u32]),
+}
+
+impl Test {
+    fn holds(&self, facts: &Facts<'_>) -> bool {
+        let none = HeaderMap::new();
+        let symptoms = facts.symptoms;
+        let headers = symptoms.headers.unwrap_or(&none);
+        let body = facts.text.as_ref();
+        match *self {
+            Self::BodyBegins(text) => body.is_some_and(|it| it.begins(text)),
+            Self::BodyHas(texts) => body.is_some_and(|it| texts.iter().any(|text| it.has(text))),
+            Self::BrokenOff => symptoms.broken_off,
+            Self::Failed(label) => symptoms.failed == Some(label),
+            Self::Header(name) => headers.contains_key(name),
+            Self::HeaderAny(names) => names.iter().any(|name| headers.contains_key(*name)),
+            Self::HeaderHas(name, text) => values(headers, name).any(|it| contains(it, text)),
+            Self::HeaderHasNone(name, texts) => {
+                !values(headers, name).any(|it| texts.iter().any(|text| contains(it, text)))
+            }
+            Self::HeaderIs(name, text) => values(headers, name)
+                .any(|it| it.trim_ascii().eq_ignore_ascii_case(text.as_bytes())),
+            Self::LimitUsedUp => symptoms.limit_used_up(),
+            Self::NoBody => body.is_some_and(Text::is_empty),
+            Self::NoBodyHas(text) => !body.is_some_and(|it| it.has(text)),
+            Self::NoHeader(name) => !headers.contains_key(name),
+            Self::ProxyError(known) => {
+                let error = proxy_error(headers.get_all("proxy-status").iter());
+                known.iter().any(|it| error == Some(it.as_bytes()))
+            }
+            Self::Reason(text) => symptoms
+                .reason
+                .is_some_and(|it| it.eq_ignore_ascii_case(text.as_bytes())),
+            Self::RetryAfter(from, to) => facts
+                .hint
+                .is_some_and(|it| (from..=to).contains(&it.as_secs())),
+            Self::RetryAfterDate => values(headers, "retry-after").any(|it| {
+                let it = it.trim_ascii();
+                it.first().is_some_and(u8::is_ascii_alphabetic) && it.ends_with(b"GMT")
+            }),
+            Self::Waited(times) => symptoms.elapsed.is_some_and(|elapsed| {
+                let is_about = |&time: &u32| is_about(elapsed.as_millis(), u128::from(time));
+                times.iter().any(is_about)
+            }),
+        }
+    }
+}
+
+/// Symptoms, and what is found out of them once for all rows.
+pub(super) struct Facts<'a> {
+    pub(super) symptoms: &'a Symptoms<'a>,
+    /// What can be read of the body.
+    pub(super) text: Option<Text>,
+    /// What the server asked for, as a length of time from now.
+    pub(super) hint: Option<Duration>,
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn of(symptoms: &'a Symptoms<'a>) -> Self {
+        Self {
+            symptoms,
+            text: symptoms.text(),
+            hint: symptoms.hint(),
+        }
+    }
+}
+
+/// Whether a failure after `elapsed` may be a time limit of `limit`, both in milliseconds.
+///
+/// It comes a little late by the way there and back and by timers that tick; hardly ever early, but
+/// the clock that it is measured by starts a little later than the other.
+pub(super) const fn is_about(elapsed: u128, limit: u128) -> bool {
+    let (elapsed, limit) = (elapsed * 100, limit * 100);
+    elapsed >= limit - limit / 100 && elapsed <= limit + limit / 100 + 2_500
+}
+
+fn values<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+    headers.get_all(name).iter().filter_map(short)
+}
+
+/// Longer values are ignored unread, as everywhere.
+fn short(value: &HeaderValue) -> Option<&[u8]> {
+    list(value)
+}
+
+/// The weight of what a server says on purpose.
+pub(super) const EXPLICIT: i8 = 30;
+
+/// Whether a header says what only somebody's hand can mend.
+pub(crate) fn ends_retries(
+    rows: &mut dyn Iterator<Item = &Signature>,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> bool {
+    let symptoms = Symptoms::response(status, headers);
+    let facts = Facts {
+        symptoms: &symptoms,
+        text: None,
+        hint: None,
+    };
+    rows.filter(|row| row.ends_retries())
+        .any(|row| row.matches(&facts))
+}
