@@ -18,7 +18,9 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let elapsed = Duration::from_millis(data.len() as u64 * 97);
-    let seen = Symptoms::response(status, &headers).elapsed(elapsed).wall(UNIX_EPOCH);
+    let seen = Symptoms::response(status, &headers)
+        .elapsed(elapsed)
+        .wall(UNIX_EPOCH);
     let seen = seen.reason(reason);
     for seen in [seen, seen.body(body), seen.body(body).broken_off()] {
         let mut diagnosis = seen.diagnose();
