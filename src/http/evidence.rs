@@ -102,6 +102,11 @@ static ROWS: [Row; 7] = [
 /// Envoy's count of its own attempts.
 static ATTEMPTS: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
+static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// One of the flags that Envoy adds to its details: "upstream retry limit exceeded".
+const RETRIED: &[u8] = b"URX";
+
 /// Whether a failure's headers prove that the application never saw the request.
 ///
 /// Such a request can go again whatever its method. A 503 alone is no proof; these are:
@@ -122,9 +127,10 @@ static ATTEMPTS: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 /// without `X-Envoy-Upstream-Service-Time`, with which it marks what an upstream answered.
 ///
 /// A proxy names only how its last attempt ended. So nothing counts as proof if
-/// `X-Envoy-Attempt-Count` tells of more than one, or, in `Proxy-Status`, if a proxy nearer to
-/// the server got an answer (`received-status`). Nor does anything prove it on a status below
-/// 400, in a header that is there twice with only one of them fitting, or in one over 1 KiB.
+/// `X-Envoy-Attempt-Count` tells of more than one, or Envoy's flag `URX` in `Proxy-Status`, or if a
+/// proxy nearer to the server got an answer (`received-status`). Nor does anything prove it on a
+/// status below 400, in a header that is there twice with only one of them fitting, or in one over
+/// 1 KiB. A proxy that repeats requests and says nothing of it can't be told from one that doesn't.
 ///
 /// A header is as honest as whoever sent it. A server that lies here can make its clients repeat
 /// requests to itself, within attempts, budget and deadline, and nothing more.
@@ -153,6 +159,15 @@ pub fn provably_not_sent(status: StatusCode, headers: &HeaderMap) -> bool {
 /// Whether nothing says that the proxy tried more than once.
 pub(crate) fn is_only_attempt(headers: &HeaderMap) -> bool {
     headers.get_all(&ATTEMPTS).iter().all(|count| count == "1")
+        && !headers.get_all(&PROXY_STATUS).iter().any(has_retried)
+}
+
+/// Whether a `Proxy-Status` says, or is too long to be asked, that a proxy used up its own retries.
+fn has_retried(field: &HeaderValue) -> bool {
+    let mut words = list(field).map(|text| text.split(|byte| !byte.is_ascii_alphanumeric()));
+    words
+        .as_mut()
+        .is_none_or(|it| it.any(|word| word == RETRIED))
 }
 
 impl Row {
@@ -352,6 +367,31 @@ mod tests {
         let second = ("proxy-status", "edge; error=dns_error");
         let too_long = "a".repeat(MAX_LIST + 1);
         assert!(!not_sent(502, &[("proxy-status", &too_long), second]));
+    }
+
+    #[test]
+    fn nothing_is_proof_if_envoys_details_tell_of_retries() {
+        let details = |flags: &str| {
+            format!(
+                "envoy; error=connection_refused; details=\"upstream_reset{{refused}}; {flags}\""
+            )
+        };
+        for (flags, proof) in [
+            ("UF", true),
+            ("URX,UF", false),
+            ("UF,URX", false),
+            ("CURX", true),
+        ] {
+            assert_eq!(proxy(&details(flags)), proof, "{flags}");
+        }
+        // Whatever else says so, and in whichever line.
+        let lines = [
+            ("proxy-status", "edge; error=dns_error"),
+            ("x-envoy-overloaded", "true"),
+            ("proxy-status", "envoy; details=\"URX\""),
+        ];
+        assert!(not_sent(503, &lines[..2]));
+        assert!(!not_sent(503, &lines));
     }
 
     #[test]
