@@ -153,6 +153,7 @@ impl Signature {
                     | Test::HeaderHasNone(..)
                     | Test::NoHeader(_)
                     | Test::HeaderIs(..)
+                    | Test::HeaderIsNot(..)
                     | Test::HeaderHas(..)
                     | Test::ProxyError(_)
             )
@@ -191,6 +192,8 @@ pub enum Test {
     HeaderHasNone(&'static str, &'static [&'static str]),
     /// One of its values is this text, in whatever case.
     HeaderIs(&'static str, &'static str),
+    /// None of its values is this text, in whatever case.
+    HeaderIsNot(&'static str, &'static str),
     /// Quota headers say that nothing is left.
     LimitUsedUp,
     /// It is known that there is no body.
@@ -228,8 +231,8 @@ impl Test {
             Self::HeaderHasNone(name, texts) => {
                 !values(headers, name).any(|it| texts.iter().any(|text| contains(it, text)))
             }
-            Self::HeaderIs(name, text) => values(headers, name)
-                .any(|it| it.trim_ascii().eq_ignore_ascii_case(text.as_bytes())),
+            Self::HeaderIs(name, text) => is_text(headers, name, text),
+            Self::HeaderIsNot(name, text) => !is_text(headers, name, text),
             Self::LimitUsedUp => symptoms.limit_used_up(),
             Self::NoBody => body.is_some_and(Text::is_empty),
             Self::NoBodyHas(text) => !body.is_some_and(|it| it.has(text)),
@@ -282,6 +285,10 @@ impl<'a> Facts<'a> {
 pub(super) const fn is_about(elapsed: u128, limit: u128) -> bool {
     let (elapsed, limit) = (elapsed * 100, limit * 100);
     elapsed >= limit - limit / 100 && elapsed <= limit + limit / 100 + 2_500
+}
+
+fn is_text(headers: &HeaderMap, name: &'static str, text: &str) -> bool {
+    values(headers, name).any(|it| it.trim_ascii().eq_ignore_ascii_case(text.as_bytes()))
 }
 
 fn values<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a [u8]> {

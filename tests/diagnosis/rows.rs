@@ -234,6 +234,7 @@ fn no_row_of_ones_own_panics_however_odd_it_is() {
         &[Test::HeaderHas("server", "")],
         &[
             Test::HeaderHasNone("server", &["", "x"]),
+            Test::HeaderIsNot("", ""),
             Test::HeaderAny(&["", "\0"]),
         ],
         &[

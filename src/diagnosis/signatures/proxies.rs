@@ -9,7 +9,7 @@ use crate::diagnosis::cause::Cause::{
 use crate::diagnosis::cause::Origin::{Application, Edge, Proxy};
 use crate::diagnosis::cause::Persistence::{Momentary, Persistent};
 use crate::diagnosis::signature::Test::{
-    BodyBegins, BodyHas, Header, HeaderAny, HeaderHas, HeaderHasNone, HeaderIs, NoBody, NoBodyHas,
+    BodyBegins, BodyHas, Header, HeaderAny, HeaderHas, HeaderIs, HeaderIsNot, NoBody, NoBodyHas,
     NoHeader, Reason, RetryAfter, Waited,
 };
 use crate::verdict::Processed::{Maybe, No};
@@ -227,6 +227,14 @@ pub(super) const ENVOY: &[Signature] = &[
         .processed(No)
         .lasts(Persistent),
     row(
+        "envoy: no such cluster",
+        "recorded: to Proxy-Status it is a destination that is unavailable",
+    )
+    .by(Proxy("envoy"))
+    .when(&[HeaderHas("proxy-status", "cluster_not_found")])
+    .says(&[(Configuration, 35), (UpstreamUnavailable, -20)])
+    .processed(No),
+    row(
         "envoy: an empty 503",
         "envoy: unknown cluster, admission control, or an operator's reply",
     )
@@ -253,9 +261,22 @@ pub(super) const ENVOY: &[Signature] = &[
         HeaderHas("server", "envoy"),
         NoHeader("x-envoy-upstream-service-time"),
         NoHeader("x-envoy-overloaded"),
-        HeaderHasNone("content-length", &["0"]),
+        NoHeader("retry-after"),
+        HeaderIsNot("content-length", "0"),
     ])
     .says(&[(UpstreamUnavailable, 8)]),
+    row(
+        "envoy: an operator's reply",
+        "recorded: what it says by itself has no Retry-After",
+    )
+    .by(Proxy("envoy"))
+    .on(&[503])
+    .when(&[
+        HeaderHas("server", "envoy"),
+        NoHeader("x-envoy-upstream-service-time"),
+        Header("retry-after"),
+    ])
+    .says(&[(Maintenance, 8), (Overload, 3)]),
     row("envoy: passed on", "envoy: router.cc onUpstreamHeaders")
         .by(Application)
         .when(&[Header("x-envoy-upstream-service-time")])
