@@ -43,7 +43,7 @@ fn rows() -> Vec<Row> {
             .log("reset by peer")
             .by(OWN),
         row("/garbage/ok", None, Cause::BadUpstreamAnswer)
-            .log("sent no valid HTTP/1.0 header")
+            .log("sent no valid HTTP/1")
             .by(Origin::Network),
         row("/dead/ok", 502, Cause::UpstreamUnavailable)
             .after(&["/dead/first/ok"])
