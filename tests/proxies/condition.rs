@@ -62,6 +62,31 @@ pub(crate) fn row(path: &'static str, status: impl Into<Option<u16>>, cause: Cau
     }
 }
 
+/// The application's own answers: how the proxy's log says that it passed them on, and who is said to
+/// have made one without a mark.
+pub(crate) fn passed_on(log: &'static str, unmarked: Origin) -> Vec<Row> {
+    let both = "it points both ways";
+    let rows = vec![
+        row("/app/429", 429, Cause::RateLimit),
+        row("/app/500", 500, Cause::ApplicationError),
+        row("/app/503", 503, Cause::ApplicationError),
+        row("/app/503-empty", 503, Cause::ApplicationError)
+            .same_as(Cause::Unknown, "nothing tells who made it")
+            .by(unmarked),
+        row("/app/503-soon", 503, Cause::ApplicationError)
+            .or(Cause::Overload, "who says when says that it is full")
+            .back_in(1),
+        row("/app/503-later", 503, Cause::ApplicationError)
+            .or(Cause::Maintenance, "a quarter of an hour is no overload")
+            .same_as(Cause::Unknown, both)
+            .later(900),
+        row("/app/504", 504, Cause::GatewayTimeout)
+            .or(Cause::ApplicationError, "it is a gateway itself")
+            .same_as(Cause::Unknown, both),
+    ];
+    rows.into_iter().map(|row| row.log(log)).collect()
+}
+
 impl Row {
     /// Another cause that is as true of it.
     pub(crate) fn or(mut self, cause: Cause, _why: &'static str) -> Self {
@@ -196,8 +221,7 @@ impl Row {
         }
         if !self.is_logged(proxy).await {
             let log = proxy.log();
-            let lines = log.lines().filter(|line| line.contains(self.path));
-            let lines: Vec<_> = lines.collect();
+            let lines: Vec<_> = log.lines().filter(|line| self.is_of(line)).collect();
             wrong.push(format!("{}: no {:?} in {lines:#?}", self.path, self.log));
         }
         wrong
@@ -246,8 +270,12 @@ impl Row {
 
     /// Logs are written when an answer has gone.
     async fn is_logged(&self, proxy: &Running) -> bool {
-        let is_it = |line: &str| line.contains(self.path) && line.contains(self.log);
+        let is_it = |line: &str| self.is_of(line) && line.contains(self.log);
         soon(|| proxy.log().lines().any(is_it)).await
+    }
+
+    fn is_of(&self, line: &str) -> bool {
+        line.split([' ', '=']).any(|word| word == self.path)
     }
 }
 
@@ -263,7 +291,27 @@ pub(crate) async fn every_row(proxy: &Proxy) {
     for row in (proxy.rows)() {
         wrong.extend(row.check(&running, &upstream).await);
     }
+    wrong.extend(cut_off(running, &upstream).await);
     assert!(wrong.is_empty(), "{}: {}", proxy.name, wrong.join("\n"));
+}
+
+/// The proxy ends while it works on a request, which may have been processed.
+async fn cut_off(proxy: Running, upstream: &Upstream) -> Vec<String> {
+    let row = row("/app/stall", None, Cause::ConnectionFailure).by(Origin::Network);
+    let url = proxy.url(row.port, row.path);
+    let call = tokio::spawn(async move { Clients::new().post(&url).await });
+    let arrived = || upstream.arrived(&Method::POST, row.path);
+    assert!(soon(|| arrived() > 0).await, "it doesn't arrive");
+    drop(proxy);
+    let seen = call.await.expect("no panic");
+    let problems = row.judge(1, &seen).into_iter();
+    let mut wrong: Vec<_> = problems
+        .map(|problem| format!("cut off: wrong {problem}: {seen:#?}"))
+        .collect();
+    if arrived() != 1 {
+        wrong.push("cut off: sent again".to_owned());
+    }
+    wrong
 }
 
 /// What came of one call.
@@ -285,7 +333,9 @@ impl Seen {
         B: http_body::Body<Error: Debug>,
     {
         let report: Option<&Report> = response.extensions().get();
-        let report = report.expect("a failure").clone();
+        let status = response.status();
+        let report = report.unwrap_or_else(|| panic!("answered at once: {status}"));
+        let report = report.clone();
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("a whole body").to_bytes();
         let response = Response::from_parts(parts, ());
@@ -294,7 +344,7 @@ impl Seen {
             .elapsed(last(&report))
             .diagnose();
         Self {
-            status: Some(response.status().as_u16()),
+            status: Some(status.as_u16()),
             headers: response.headers().clone(),
             body,
             report,

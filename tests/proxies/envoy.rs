@@ -7,7 +7,7 @@ use std::process::Command;
 
 use evenkeel::diagnosis::{Cause, Origin};
 
-use crate::condition::{Row, row};
+use crate::condition::{Row, passed_on, row};
 use crate::program::{Page, Proxy, Setup};
 
 pub(crate) const PROXY: Proxy = Proxy {
@@ -34,6 +34,7 @@ const TELLS: Origin = Origin::Proxy("a proxy");
 
 fn rows() -> Vec<Row> {
     let mut rows = plain();
+    rows.extend(passed_on("via_upstream", Origin::Application));
     rows.extend(told());
     rows.extend(counted());
     rows
@@ -117,30 +118,6 @@ fn plain() -> Vec<Row> {
             .log("flags=NC ")
             .by(OWN)
             .never_arrives(),
-        row("/app/429", 429, Cause::RateLimit).log("via_upstream"),
-        row("/app/500", 500, Cause::ApplicationError).log("via_upstream"),
-        row("/app/503", 503, Cause::ApplicationError).log("via_upstream"),
-        row("/app/503-empty", 503, Cause::ApplicationError)
-            .same_as(Cause::Unknown, "nothing tells who made it")
-            .log("via_upstream"),
-        row("/app/503-soon", 503, Cause::ApplicationError)
-            .or(Cause::Overload, "who says when says that it is full")
-            .back_in(1)
-            .log("via_upstream"),
-        row("/app/503-later", 503, Cause::ApplicationError)
-            .or(
-                Cause::Maintenance,
-                "who says a quarter of an hour is at work",
-            )
-            .later(900)
-            .log("via_upstream"),
-        row("/app/504", 504, Cause::GatewayTimeout)
-            .same_as(Cause::Unknown, "it points both ways")
-            .or(
-                Cause::ApplicationError,
-                "the application is a gateway itself",
-            )
-            .log("via_upstream"),
     ]
 }
 

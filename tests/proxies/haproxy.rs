@@ -5,7 +5,7 @@ use std::process::Command;
 
 use evenkeel::diagnosis::{Cause, Origin};
 
-use crate::condition::{Row, row};
+use crate::condition::{Row, passed_on, row};
 use crate::program::{Page, Proxy, Setup};
 
 pub(crate) const PROXY: Proxy = Proxy {
@@ -23,7 +23,7 @@ const OWN: Origin = Origin::Proxy("haproxy");
 
 fn rows() -> Vec<Row> {
     let page = "one page for servers that are down, full and switched off";
-    vec![
+    let mut rows = vec![
         row("/refused/ok", 503, Cause::UpstreamUnavailable)
             .same_as(Cause::Overload, page)
             .log("state=SC ")
@@ -94,32 +94,9 @@ fn rows() -> Vec<Row> {
             .log("state=LR ")
             .by(Origin::Unknown)
             .never_arrives(),
-        row("/app/429", 429, Cause::RateLimit).log("status=429 server=one state=--"),
-        row("/app/500", 500, Cause::ApplicationError).log("status=500 server=one state=--"),
-        row("/app/503", 503, Cause::ApplicationError).log("status=503 server=one state=--"),
-        row("/app/503-empty", 503, Cause::ApplicationError)
-            .same_as(Cause::Unknown, "nothing tells who made it")
-            .by(Origin::Unknown)
-            .log("status=503 server=one state=--"),
-        row("/app/503-soon", 503, Cause::ApplicationError)
-            .or(Cause::Overload, "who says when says that it is full")
-            .back_in(1)
-            .log("server=one state=--"),
-        row("/app/503-later", 503, Cause::ApplicationError)
-            .or(
-                Cause::Maintenance,
-                "who says a quarter of an hour is at work",
-            )
-            .same_as(Cause::Unknown, "it points both ways")
-            .later(900)
-            .log("server=one state=--"),
-        row("/app/504", 504, Cause::GatewayTimeout)
-            .or(
-                Cause::ApplicationError,
-                "the application is a gateway itself",
-            )
-            .log("server=one state=--"),
-    ]
+    ];
+    rows.extend(passed_on("server=one state=-- ", Origin::Unknown));
+    rows
 }
 
 fn command(haproxy: &Path, setup: &Setup<'_>) -> Command {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use evenkeel::diagnosis::{Cause, Origin};
 
-use crate::condition::{Row, row};
+use crate::condition::{Row, passed_on, row};
 use crate::program::{Proxy, Setup};
 
 pub(crate) const PROXY: Proxy = Proxy {
@@ -20,7 +20,7 @@ const OWN: Origin = Origin::Proxy("nginx");
 
 fn rows() -> Vec<Row> {
     let phrase = "without the page the phrase alone tells that it is nginx's own";
-    vec![
+    let mut rows = vec![
         row("/refused/ok", 502, Cause::UpstreamUnavailable)
             .log("Connection refused")
             .by(OWN)
@@ -68,10 +68,7 @@ fn rows() -> Vec<Row> {
             .by(OWN)
             .not_sent(),
         row("/connections/ok", 503, Cause::Overload)
-            .or(
-                Cause::RateLimit,
-                "it is one client's connections that are counted",
-            )
+            .same_as(Cause::RateLimit, "limit_req has the same page")
             .beside("/connections/stall")
             .log("limiting connections")
             .by(OWN)
@@ -92,30 +89,9 @@ fn rows() -> Vec<Row> {
             .log("status=503 upstream=- ")
             .by(OWN)
             .never_arrives(),
-        row("/app/429", 429, Cause::RateLimit).log("upstream=429 "),
-        row("/app/500", 500, Cause::ApplicationError).log("upstream=500 "),
-        row("/app/503", 503, Cause::ApplicationError).log("upstream=503 "),
-        row("/app/503-empty", 503, Cause::ApplicationError)
-            .same_as(Cause::Unknown, "nothing tells who made it")
-            .log("upstream=503 "),
-        row("/app/503-soon", 503, Cause::ApplicationError)
-            .or(Cause::Overload, "who says when says that it is full")
-            .back_in(1)
-            .log("upstream=503 "),
-        row("/app/503-later", 503, Cause::ApplicationError)
-            .or(
-                Cause::Maintenance,
-                "who says a quarter of an hour is at work",
-            )
-            .later(900)
-            .log("upstream=503 "),
-        row("/app/504", 504, Cause::GatewayTimeout)
-            .or(
-                Cause::ApplicationError,
-                "the application is a gateway itself",
-            )
-            .log("upstream=504 "),
-    ]
+    ];
+    rows.extend(passed_on("answered=yes", Origin::Application));
+    rows
 }
 
 fn command(nginx: &Path, setup: &Setup<'_>) -> Command {
@@ -132,7 +108,8 @@ pid {folder}/pid;
 error_log {folder}/error.log info;
 events {{ worker_connections 128; }}
 http {{
-    log_format plain "$request_uri status=$status upstream=$upstream_status .";
+    map $upstream_header_time $answered {{ "" no; "-" no; default yes; }}
+    log_format plain "$request_uri status=$status upstream=$upstream_status answered=$answered";
     access_log {folder}/access.log plain;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
