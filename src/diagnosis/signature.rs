@@ -153,7 +153,6 @@ impl Signature {
                     | Test::HeaderHasNone(..)
                     | Test::NoHeader(_)
                     | Test::HeaderIs(..)
-                    | Test::HeaderIsNot(..)
                     | Test::HeaderHas(..)
                     | Test::ProxyError(_)
             )
@@ -173,6 +172,8 @@ impl Signature {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Test {
+    /// There may be a body: it isn't known that there is none.
+    Body,
     /// The body begins with this, in whatever case.
     BodyBegins(&'static str),
     /// One of these stands in the body, in whatever case.
@@ -192,8 +193,6 @@ pub enum Test {
     HeaderHasNone(&'static str, &'static [&'static str]),
     /// One of its values is this text, in whatever case.
     HeaderIs(&'static str, &'static str),
-    /// None of its values is this text, in whatever case.
-    HeaderIsNot(&'static str, &'static str),
     /// Quota headers say that nothing is left.
     LimitUsedUp,
     /// It is known that there is no body.
@@ -221,6 +220,7 @@ impl Test {
         let headers = symptoms.headers.unwrap_or(&none);
         let body = facts.text.as_ref();
         match *self {
+            Self::Body => !body.is_some_and(Text::is_empty),
             Self::BodyBegins(text) => body.is_some_and(|it| it.begins(text)),
             Self::BodyHas(texts) => body.is_some_and(|it| texts.iter().any(|text| it.has(text))),
             Self::BrokenOff => symptoms.broken_off,
@@ -231,8 +231,8 @@ impl Test {
             Self::HeaderHasNone(name, texts) => {
                 !values(headers, name).any(|it| texts.iter().any(|text| contains(it, text)))
             }
-            Self::HeaderIs(name, text) => is_text(headers, name, text),
-            Self::HeaderIsNot(name, text) => !is_text(headers, name, text),
+            Self::HeaderIs(name, text) => values(headers, name)
+                .any(|it| it.trim_ascii().eq_ignore_ascii_case(text.as_bytes())),
             Self::LimitUsedUp => symptoms.limit_used_up(),
             Self::NoBody => body.is_some_and(Text::is_empty),
             Self::NoBodyHas(text) => !body.is_some_and(|it| it.has(text)),
@@ -285,10 +285,6 @@ impl<'a> Facts<'a> {
 pub(super) const fn is_about(elapsed: u128, limit: u128) -> bool {
     let (elapsed, limit) = (elapsed * 100, limit * 100);
     elapsed >= limit - limit / 100 && elapsed <= limit + limit / 100 + 2_500
-}
-
-fn is_text(headers: &HeaderMap, name: &'static str, text: &str) -> bool {
-    values(headers, name).any(|it| it.trim_ascii().eq_ignore_ascii_case(text.as_bytes()))
 }
 
 fn values<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a [u8]> {

@@ -11,7 +11,7 @@ use evenkeel::http::Http;
 use evenkeel::report::Stop;
 use evenkeel::verdict::Processed;
 use evenkeel::{Error, Pipeline, Report, Retry};
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, Version};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -180,13 +180,12 @@ impl Row {
         self
     }
 
-    async fn check(&self, proxy: &Running, upstream: &Upstream) -> Vec<String> {
-        let clients = Clients::new();
+    async fn check(&self, clients: &Clients, proxy: &Running, upstream: &Upstream) -> Vec<String> {
         for path in self.before {
             let _ = clients.reqwest.get(proxy.url(self.port, path)).send().await;
         }
         let held = match self.beside {
-            Some(path) => Some(hold(&clients, path, self.port, proxy, upstream).await),
+            Some(path) => Some(hold(clients, path, self.port, proxy, upstream).await),
             None => None,
         };
         let mut wrong = Vec::new();
@@ -287,19 +286,20 @@ pub(crate) async fn every_row(proxy: &Proxy) {
     };
     let upstream = Upstream::new().await;
     let running = proxy.start(&path, &upstream).await;
+    let clients = Clients::new(proxy.version);
     let mut wrong = Vec::new();
     for row in (proxy.rows)() {
-        wrong.extend(row.check(&running, &upstream).await);
+        wrong.extend(row.check(&clients, &running, &upstream).await);
     }
-    wrong.extend(cut_off(running, &upstream).await);
+    wrong.extend(cut_off(clients, running, &upstream).await);
     assert!(wrong.is_empty(), "{}: {}", proxy.name, wrong.join("\n"));
 }
 
 /// The proxy ends while it works on a request, which may have been processed.
-async fn cut_off(proxy: Running, upstream: &Upstream) -> Vec<String> {
+async fn cut_off(clients: Clients, proxy: Running, upstream: &Upstream) -> Vec<String> {
     let row = row("/app/stall", None, Cause::ConnectionFailure).by(Origin::Network);
     let url = proxy.url(row.port, row.path);
-    let call = tokio::spawn(async move { Clients::new().post(&url).await });
+    let call = tokio::spawn(async move { clients.post(&url).await });
     let arrived = || upstream.arrived(&Method::POST, row.path);
     assert!(soon(|| arrived() > 0).await, "it doesn't arrive");
     drop(proxy);
@@ -389,15 +389,15 @@ fn last(report: &Report) -> Duration {
     took
 }
 
-/// GETs go by one client, POSTs by the other.
+/// GETs go by one client, in HTTP/1.1, and POSTs by the other.
 struct Clients {
     reqwest: reqwest::Client,
     hyper: Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>,
 }
 
 impl Clients {
-    /// Every attempt on a connection of its own: whether an old one is still open is another matter.
-    fn new() -> Self {
+    /// Connections aren't kept: whether an old one is still open is another matter.
+    fn new(of_posts: Version) -> Self {
         let reqwest = reqwest::Client::builder()
             .no_proxy()
             .pool_max_idle_per_host(0)
@@ -407,6 +407,7 @@ impl Clients {
             reqwest: reqwest.expect("nothing to go wrong"),
             hyper: Client::builder(TokioExecutor::new())
                 .pool_max_idle_per_host(0)
+                .http2_only(of_posts == Version::HTTP_2)
                 .build_http(),
         }
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use evenkeel::diagnosis::{Cause, Origin};
+use http::Version;
 
 use crate::condition::{Row, passed_on, row};
 use crate::program::{Page, Proxy, Setup};
@@ -16,6 +17,8 @@ pub(crate) const PROXY: Proxy = Proxy {
     command,
     // Its check has found that out.
     ready: &[Page(ADMIN, "/clusters", "/failed_active_hc")],
+    // There is no phrase to go by.
+    version: Version::HTTP_2,
     rows,
 };
 
@@ -109,6 +112,10 @@ fn plain() -> Vec<Row> {
             .by(OWN)
             .never_arrives(),
         row("/no-such-route/ok", 404, Cause::Configuration)
+            .unread(
+                Cause::ApplicationError,
+                "HTTP/2 need not say that it is empty",
+            )
             .permanent()
             .log("flags=NR ")
             .by(OWN)

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use evenkeel::diagnosis::{Cause, Origin};
+use http::Version;
 
 use crate::condition::{Row, passed_on, row};
 use crate::program::{Page, Proxy, Setup};
@@ -14,6 +15,7 @@ pub(crate) const PROXY: Proxy = Proxy {
     command,
     // Its check has found that out.
     ready: &[Page(ADMIN, "/stats;csv", "L4CON")],
+    version: Version::HTTP_11,
     rows,
 };
 

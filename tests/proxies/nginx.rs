@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use evenkeel::diagnosis::{Cause, Origin};
+use http::Version;
 
 use crate::condition::{Row, passed_on, row};
 use crate::program::{Proxy, Setup};
@@ -13,6 +14,7 @@ pub(crate) const PROXY: Proxy = Proxy {
     variable: "EVENKEEL_NGINX",
     command,
     ready: &[],
+    version: Version::HTTP_11,
     rows,
 };
 

@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use http::Version;
+
 use crate::condition::Row;
 use crate::upstream::Upstream;
 
@@ -20,6 +22,8 @@ pub(crate) struct Proxy {
     pub(crate) command: fn(&Path, &Setup<'_>) -> Command,
     /// It is ready when these pages have these words.
     pub(crate) ready: &'static [Page],
+    /// Of HTTP, for POSTs.
+    pub(crate) version: Version,
     pub(crate) rows: fn() -> Vec<Row>,
 }
 

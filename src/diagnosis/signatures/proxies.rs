@@ -9,8 +9,8 @@ use crate::diagnosis::cause::Cause::{
 use crate::diagnosis::cause::Origin::{Application, Edge, Proxy};
 use crate::diagnosis::cause::Persistence::{Momentary, Persistent};
 use crate::diagnosis::signature::Test::{
-    BodyBegins, BodyHas, Header, HeaderAny, HeaderHas, HeaderIs, HeaderIsNot, NoBody, NoBodyHas,
-    NoHeader, Reason, RetryAfter, Waited,
+    Body, BodyBegins, BodyHas, Header, HeaderAny, HeaderHas, HeaderIs, NoBody, NoBodyHas, NoHeader,
+    Reason, RetryAfter, Waited,
 };
 use crate::verdict::Processed::{Maybe, No};
 
@@ -262,7 +262,7 @@ pub(super) const ENVOY: &[Signature] = &[
         NoHeader("x-envoy-upstream-service-time"),
         NoHeader("x-envoy-overloaded"),
         NoHeader("retry-after"),
-        HeaderIsNot("content-length", "0"),
+        Body,
     ])
     .says(&[(UpstreamUnavailable, 8)]),
     row(
