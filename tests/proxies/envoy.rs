@@ -282,6 +282,7 @@ fn listener(setup: &Setup<'_>, prefix: &str, port: u16, more: &str, of_host: &st
     format!(
         r#"  - name: "at{port}"
     address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    enable_reuse_port: false
     filter_chains:
     - filters:
       - name: http

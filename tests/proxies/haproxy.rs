@@ -109,6 +109,7 @@ fn command(haproxy: &Path, setup: &Setup<'_>) -> Command {
 global
     log stdout format raw local0
     maxconn 128
+    noreuseport
 
 defaults
     mode http

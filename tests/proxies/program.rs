@@ -206,7 +206,8 @@ impl Drop for Folder {
     }
 }
 
-/// Free for the moment: whoever starts on them has to see whether they still are.
+/// Free for the moment: whoever starts on them has to see whether they still are. So a configuration
+/// has to say that no port is shared with another process, as some do unless they are told.
 fn free_ports() -> [u16; 4] {
     let open = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let all = [open(), open(), open(), open()];
