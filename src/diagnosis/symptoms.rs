@@ -10,7 +10,7 @@ use super::text::Text;
 use super::{Diagnosis, Signatures};
 use crate::clock::until;
 use crate::http::errors::{connect_verdict, maybe};
-use crate::http::evidence::{is_only_attempt, provably_not_sent};
+use crate::http::evidence::{is_only_attempt, may_hide_attempts, provably_not_sent};
 use crate::http::{classify_error, quota, server_hint, status_verdict};
 use crate::verdict::{Hint, Label, Processed, Verdict};
 
@@ -215,7 +215,10 @@ impl<'a> Symptoms<'a> {
 
     /// Whether a proxy tried more than once, so that how its last attempt ended proves nothing.
     pub(super) fn is_repeated(&self) -> bool {
-        self.headers.is_some_and(|it| !is_only_attempt(it))
+        // Envoy's page says it, even where its headers don't.
+        let hidden = |it| self.body.is_none() && may_hide_attempts(it);
+        self.headers
+            .is_some_and(|it| !is_only_attempt(it) || hidden(it))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Replies that prove that the request never reached the server's application.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::hints::{key_value, list, split};
 
@@ -104,9 +104,6 @@ static ATTEMPTS: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// One of the flags that Envoy adds to its details: "upstream retry limit exceeded".
-const RETRIED: &[u8] = b"URX";
-
 /// Whether a failure's headers prove that the application never saw the request.
 ///
 /// Such a request can go again whatever its method. A 503 alone is no proof; these are:
@@ -127,10 +124,13 @@ const RETRIED: &[u8] = b"URX";
 /// without `X-Envoy-Upstream-Service-Time`, with which it marks what an upstream answered.
 ///
 /// A proxy names only how its last attempt ended. So nothing counts as proof if
-/// `X-Envoy-Attempt-Count` tells of more than one, or Envoy's flag `URX` in `Proxy-Status`, or if a
-/// proxy nearer to the server got an answer (`received-status`). Nor does anything prove it on a
-/// status below 400, in a header that is there twice with only one of them fitting, or in one over
-/// 1 KiB. A proxy that repeats requests and says nothing of it can't be told from one that doesn't.
+/// `X-Envoy-Attempt-Count` tells of more than one, or, in `Proxy-Status`, if a proxy nearer to
+/// the server got an answer (`received-status`). Nor does anything prove it on a status below
+/// 400, in a header that is there twice with only one of them fitting, or in one over 1 KiB.
+///
+/// An Envoy that was told to repeat requests repeats POSTs as well, and doesn't say so by itself. Its
+/// `Proxy-Status` counts only with an `X-Envoy-Attempt-Count` of 1, which takes
+/// `include_attempt_count_in_response` there. It is known by its name, there or in `Server`.
 ///
 /// A header is as honest as whoever sent it. A server that lies here can make its clients repeat
 /// requests to itself, within attempts, budget and deadline, and nothing more.
@@ -159,15 +159,17 @@ pub fn provably_not_sent(status: StatusCode, headers: &HeaderMap) -> bool {
 /// Whether nothing says that the proxy tried more than once.
 pub(crate) fn is_only_attempt(headers: &HeaderMap) -> bool {
     headers.get_all(&ATTEMPTS).iter().all(|count| count == "1")
-        && !headers.get_all(&PROXY_STATUS).iter().any(has_retried)
 }
 
-/// Whether a `Proxy-Status` says, or is too long to be asked, that a proxy used up its own retries.
-fn has_retried(field: &HeaderValue) -> bool {
-    let mut words = list(field).map(|text| text.split(|byte| !byte.is_ascii_alphanumeric()));
-    words
-        .as_mut()
-        .is_none_or(|it| it.any(|word| word == RETRIED))
+/// Whether a `Proxy-Status` is of an Envoy that doesn't say how often it tried.
+pub(crate) fn may_hide_attempts(headers: &HeaderMap) -> bool {
+    let names_it = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        values.any(|value| list(value).is_some_and(|text| contains(text, "envoy")))
+    };
+    headers.contains_key(&PROXY_STATUS)
+        && !headers.contains_key(&ATTEMPTS)
+        && (names_it(&header::SERVER) || names_it(&PROXY_STATUS))
 }
 
 impl Row {
@@ -178,6 +180,7 @@ impl Row {
                 .unless
                 .as_ref()
                 .is_some_and(|name| headers.contains_key(name))
+            && !(self.header == PROXY_STATUS && may_hide_attempts(headers))
             && self.marker.is_in(headers.get_all(&self.header).iter())
     }
 }
@@ -370,28 +373,24 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_proof_if_envoys_details_tell_of_retries() {
-        let details = |flags: &str| {
-            format!(
-                "envoy; error=connection_refused; details=\"upstream_reset{{refused}}; {flags}\""
-            )
-        };
-        for (flags, proof) in [
-            ("UF", true),
-            ("URX,UF", false),
-            ("UF,URX", false),
-            ("CURX", true),
+    fn envoys_proxy_status_counts_only_if_it_says_that_it_tried_once() {
+        let plain = ("proxy-status", "edge; error=connection_refused");
+        let named = ("proxy-status", "envoy; error=connection_refused");
+        let ours = ("server", "istio-envoy");
+        let once = ("x-envoy-attempt-count", "1");
+        for (fields, proof) in [
+            (&[plain][..], true),
+            (&[plain, ("server", "nginx")], true),
+            (&[named], false),
+            (&[plain, ours], false),
+            (&[named, once], true),
+            (&[plain, ours, once], true),
+            (&[named, ours, ("x-envoy-attempt-count", "2")], false),
+            // What it says in headers of its own is another matter.
+            (&[named, ("x-envoy-overloaded", "true")], true),
         ] {
-            assert_eq!(proxy(&details(flags)), proof, "{flags}");
+            assert_eq!(not_sent(503, fields), proof, "{fields:?}");
         }
-        // Whatever else says so, and in whichever line.
-        let lines = [
-            ("proxy-status", "edge; error=dns_error"),
-            ("x-envoy-overloaded", "true"),
-            ("proxy-status", "envoy; details=\"URX\""),
-        ];
-        assert!(not_sent(503, &lines[..2]));
-        assert!(!not_sent(503, &lines));
     }
 
     #[test]

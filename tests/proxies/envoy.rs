@@ -24,10 +24,10 @@ pub(crate) const PROXY: Proxy = Proxy {
 
 const ADMIN: usize = 1;
 
-/// Here it also says what it has to say in `Proxy-Status`.
+/// Here it also has a `Proxy-Status`.
 const TOLD: usize = 2;
 
-/// Here it also says how often it tried.
+/// Here it does both that and says how often it tried.
 const COUNTED: usize = 3;
 
 const OWN: Origin = Origin::Proxy("envoy");
@@ -128,16 +128,16 @@ fn plain() -> Vec<Row> {
     ]
 }
 
-/// With `Proxy-Status`.
+/// With `Proxy-Status`, which is no proof, for it doesn't tell of tries before the last.
 fn told() -> Vec<Row> {
     let row = |path, status, cause| row(path, Some(status), cause).by(TELLS).at(TOLD);
     vec![
         row("/told/refused/ok", 503, Cause::UpstreamUnavailable)
             .log("flags=UF ")
-            .proven(),
+            .not_sent(),
         row("/told/full/ok", 503, Cause::UpstreamUnavailable)
             .log("flags=UF ")
-            .proven(),
+            .not_sent(),
         row("/told/slow/stall", 504, Cause::GatewayTimeout).log("flags=UT "),
         row("/told/app/close", 503, Cause::UpstreamUnavailable).log("flags=UC "),
         row("/told/app/reset", 503, Cause::UpstreamUnavailable).log("flags=UC "),
@@ -149,15 +149,11 @@ fn told() -> Vec<Row> {
             .log("flags=UPE "),
         row("/told/nobody/ok", 503, Cause::UpstreamUnavailable)
             .log("flags=UH ")
-            .proven(),
-        row("/told/busy/ok", 503, Cause::Overload)
-            .beside("/told/busy/stall")
-            .log("flags=UO ")
-            .proven(),
+            .not_sent(),
         row("/told/rate/ok", 429, Cause::RateLimit)
             .after(&["/told/rate/first/ok"])
             .log("flags=RL ")
-            .proven(),
+            .not_sent(),
         row("/told/no-such-route/ok", 404, Cause::Configuration)
             .permanent()
             .log("flags=NR ")
@@ -165,24 +161,34 @@ fn told() -> Vec<Row> {
         row("/told/no-such-cluster/ok", 503, Cause::Configuration)
             .log("flags=NC ")
             .by(OWN)
-            .proven(),
-        // The first of its tries was sent, the last one refused.
+            .not_sent(),
+        // Of each attempt the first try was sent and the last one refused.
         row("/told/twice/close", 503, Cause::UpstreamUnavailable).log("flags=URX,UF "),
+        row("/told/twice/503", 503, Cause::UpstreamUnavailable).log("flags=URX,UF "),
+        row("/told/twice-if-503/503", 503, Cause::UpstreamUnavailable).log("flags=UF "),
     ]
 }
 
-/// With `X-Envoy-Attempt-Count`.
+/// With `Proxy-Status` and `X-Envoy-Attempt-Count`, which together are.
 fn counted() -> Vec<Row> {
-    let row = |path, cause| row(path, 503, cause).by(OWN).at(COUNTED);
+    let row = |path, status, cause| row(path, Some(status), cause).by(TELLS).at(COUNTED);
     vec![
-        row("/counted/refused/ok", Cause::UpstreamUnavailable)
+        row("/counted/refused/ok", 503, Cause::UpstreamUnavailable)
             .log("flags=UF ")
-            .not_sent(),
-        row("/counted/busy/ok", Cause::Overload)
+            .proven(),
+        row("/counted/full/ok", 503, Cause::UpstreamUnavailable)
+            .log("flags=UF ")
+            .proven(),
+        row("/counted/nobody/ok", 503, Cause::UpstreamUnavailable)
+            .log("flags=UH ")
+            .proven(),
+        row("/counted/app/close", 503, Cause::UpstreamUnavailable).log("flags=UC "),
+        row("/counted/busy/ok", 503, Cause::Overload)
             .beside("/counted/busy/stall")
             .log("flags=UO ")
             .proven(),
-        row("/counted/twice/close", Cause::UpstreamUnavailable).log("flags=URX,UF "),
+        row("/counted/twice/close", 503, Cause::UpstreamUnavailable).log("flags=URX,UF "),
+        row("/counted/twice-if-503/503", 503, Cause::UpstreamUnavailable).log("flags=UF "),
     ]
 }
 
@@ -210,7 +216,7 @@ fn config(setup: &Setup<'_>) -> String {
         "proxy_status_config: {remove_details: false, set_recommended_response_code: false}";
     text += &listener(setup, "/told", told, status, "");
     let count = "include_attempt_count_in_response: true";
-    text += &listener(setup, "/counted", counted, "", count);
+    text += &listener(setup, "/counted", counted, status, count);
     text += "  clusters:\n";
     let one = [Some(app), None];
     text += &cluster("app", one, "");
@@ -258,13 +264,20 @@ fn listener(setup: &Setup<'_>, prefix: &str, port: u16, more: &str, of_host: &st
     let busy = busy.trim_start_matches('-');
     route("busy", &format!("route: {{cluster: {busy}, timeout: 60s}}"));
     route("no-such-cluster", "route: {cluster: nowhere}");
-    let twice = "retry_policy: {retry_on: reset, num_retries: 1, retry_priority: {name: other, \
-        typed_config: {\"@type\": type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig, \
-        update_frequency: 1}}}";
-    route(
-        "twice",
-        &format!("route: {{cluster: twice, timeout: 60s, {twice}}}"),
-    );
+    for (path, policy) in [
+        ("twice", "retry_on: 5xx"),
+        (
+            "twice-if-503",
+            "retry_on: retriable-status-codes, retriable_status_codes: [503]",
+        ),
+    ] {
+        let other = "retry_priority: {name: other, typed_config: {\"@type\": \
+            type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig, \
+            update_frequency: 1}}";
+        let policy = format!("retry_policy: {{{policy}, num_retries: 1, {other}}}");
+        let action = format!("route: {{cluster: twice, timeout: 60s, {policy}}}");
+        route(path, &action);
+    }
     route(
         "off-page",
         "direct_response: {status: 503, body: {inline_string: Down for maintenance}}",
