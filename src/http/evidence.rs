@@ -14,6 +14,8 @@ struct Row {
     status: Option<StatusCode>,
     /// A header that shows that somebody further on did answer.
     unless: Option<HeaderName>,
+    /// Whether it is said of the last try alone, whatever became of those before.
+    of_last_try: bool,
     #[allow(dead_code, reason = "for whoever reads or extends the table")]
     source: &'static str,
 }
@@ -48,6 +50,7 @@ static ROWS: [Row; 7] = [
         ]),
         status: None,
         unless: None,
+        of_last_try: true,
         source: "RFC 9209, 2.3: errors met before there is a connection to send on",
     },
     Row {
@@ -55,6 +58,7 @@ static ROWS: [Row; 7] = [
         marker: Marker::Any,
         status: Some(StatusCode::SERVICE_UNAVAILABLE),
         unless: None,
+        of_last_try: false,
         source: "Finagle, HttpNackFilter: the server refused before its service saw the request",
     },
     Row {
@@ -62,6 +66,7 @@ static ROWS: [Row; 7] = [
         marker: Marker::FirstWord(&["true"]),
         status: None,
         unless: Some(HeaderName::from_static("x-envoy-upstream-service-time")),
+        of_last_try: true,
         source: "Envoy, router filter: circuit breaker full, or maintenance mode",
     },
     Row {
@@ -69,6 +74,7 @@ static ROWS: [Row; 7] = [
         marker: Marker::FirstWord(&["true"]),
         status: None,
         unless: Some(HeaderName::from_static("x-envoy-upstream-service-time")),
+        of_last_try: false,
         source: "Envoy, HTTP connection manager headers: dropped by the overload manager",
     },
     Row {
@@ -76,6 +82,7 @@ static ROWS: [Row; 7] = [
         marker: Marker::Any,
         status: Some(StatusCode::TOO_MANY_REQUESTS),
         unless: Some(HeaderName::from_static("x-envoy-upstream-service-time")),
+        of_last_try: false,
         source: "Envoy, rate limit filter: it stands before the router",
     },
     Row {
@@ -83,6 +90,7 @@ static ROWS: [Row; 7] = [
         marker: Marker::FirstWord(&["ERR_CANNOT_FORWARD", "ERR_CONNECT_FAIL", "ERR_DNS_FAIL"]),
         status: None,
         unless: None,
+        of_last_try: false,
         source: "Squid, errorpage.cc: the error's name, then the errno",
     },
     Row {
@@ -95,12 +103,15 @@ static ROWS: [Row; 7] = [
         ]),
         status: None,
         unless: None,
+        of_last_try: false,
         source: "linkerd2-proxy: FailFastError, LoadShedError, and hyper's error on connecting",
     },
 ];
 
 /// Envoy's count of its own attempts.
 static ATTEMPTS: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+static OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
 static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
@@ -129,8 +140,8 @@ static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// 400, in a header that is there twice with only one of them fitting, or in one over 1 KiB.
 ///
 /// An Envoy that was told to repeat requests repeats POSTs as well, and doesn't say so by itself. Its
-/// `Proxy-Status` counts only with an `X-Envoy-Attempt-Count` of 1, which takes
-/// `include_attempt_count_in_response` there. It is known by its name, there or in `Server`.
+/// `X-Envoy-Overloaded` and `Proxy-Status` count only with an `X-Envoy-Attempt-Count` of 1, which takes
+/// `include_attempt_count_in_response` there. It is known by its name, in `Proxy-Status` or `Server`.
 ///
 /// A header is as honest as whoever sent it. A server that lies here can make its clients repeat
 /// requests to itself, within attempts, budget and deadline, and nothing more.
@@ -161,15 +172,16 @@ pub(crate) fn is_only_attempt(headers: &HeaderMap) -> bool {
     headers.get_all(&ATTEMPTS).iter().all(|count| count == "1")
 }
 
-/// Whether a `Proxy-Status` is of an Envoy that doesn't say how often it tried.
+/// Whether an Envoy says how its last try ended, and not how many there were.
 pub(crate) fn may_hide_attempts(headers: &HeaderMap) -> bool {
     let names_it = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter();
         values.any(|value| list(value).is_some_and(|text| contains(text, "envoy")))
     };
-    headers.contains_key(&PROXY_STATUS)
-        && !headers.contains_key(&ATTEMPTS)
-        && (names_it(&header::SERVER) || names_it(&PROXY_STATUS))
+    !headers.contains_key(&ATTEMPTS)
+        && (headers.contains_key(&OVERLOADED)
+            || headers.contains_key(&PROXY_STATUS)
+                && (names_it(&header::SERVER) || names_it(&PROXY_STATUS)))
 }
 
 impl Row {
@@ -180,7 +192,7 @@ impl Row {
                 .unless
                 .as_ref()
                 .is_some_and(|name| headers.contains_key(name))
-            && !(self.header == PROXY_STATUS && may_hide_attempts(headers))
+            && !(self.of_last_try && may_hide_attempts(headers))
             && self.marker.is_in(headers.get_all(&self.header).iter())
     }
 }
@@ -261,7 +273,6 @@ mod tests {
         for (code, name, value) in [
             (502, "proxy-status", "edge; error=connection_refused"),
             (503, "finagle-http-nack", ""),
-            (503, "x-envoy-overloaded", "true"),
             (503, "x-envoy-local-overloaded", "true"),
             (429, "x-envoy-ratelimited", "true"),
             (502, "x-squid-error", "ERR_CONNECT_FAIL 111"),
@@ -373,9 +384,10 @@ mod tests {
     }
 
     #[test]
-    fn envoys_proxy_status_counts_only_if_it_says_that_it_tried_once() {
+    fn envoys_word_on_its_last_try_counts_only_if_it_says_that_there_was_one() {
         let plain = ("proxy-status", "edge; error=connection_refused");
         let named = ("proxy-status", "envoy; error=connection_refused");
+        let full = ("x-envoy-overloaded", "true");
         let ours = ("server", "istio-envoy");
         let once = ("x-envoy-attempt-count", "1");
         for (fields, proof) in [
@@ -383,11 +395,14 @@ mod tests {
             (&[plain, ("server", "nginx")], true),
             (&[named], false),
             (&[plain, ours], false),
+            (&[plain, full], false),
+            (&[full], false),
             (&[named, once], true),
             (&[plain, ours, once], true),
-            (&[named, ours, ("x-envoy-attempt-count", "2")], false),
-            // What it says in headers of its own is another matter.
-            (&[named, ("x-envoy-overloaded", "true")], true),
+            (&[full, ours, once], true),
+            (&[full, ours, ("x-envoy-attempt-count", "2")], false),
+            // These stand before the first try.
+            (&[ours, ("x-envoy-local-overloaded", "true")], true),
         ] {
             assert_eq!(not_sent(503, fields), proof, "{fields:?}");
         }
@@ -410,7 +425,7 @@ mod tests {
             (503, "x-envoy-local-overloaded"),
             (429, "x-envoy-ratelimited"),
         ] {
-            let mut fields = vec![(name, "true")];
+            let mut fields = vec![(name, "true"), ("x-envoy-attempt-count", "1")];
             assert!(not_sent(code, &fields), "{name}");
             fields.push(("x-envoy-upstream-service-time", "16"));
             assert!(!not_sent(code, &fields), "{name}");

@@ -23,7 +23,9 @@ const SECOND: Duration = Duration::from_secs(1);
 fn a_report_has_the_diagnosis_of_the_last_failure() {
     let answers = [
         Reply::status(502).header("proxy-status", "edge; error=connection_refused"),
-        Reply::status(503).header("x-envoy-overloaded", "true"),
+        Reply::status(503)
+            .header("x-envoy-overloaded", "true")
+            .header("x-envoy-attempt-count", "1"),
         Reply::status(200),
     ];
     let (response, _) = send(&pipeline(), Method::GET, answers);
@@ -407,6 +409,7 @@ fn answer() -> impl Strategy<Value = Reply> {
             ("server", "nginx"),
             ("x-envoy-overloaded", "true"),
             ("x-envoy-upstream-service-time", "3"),
+            ("x-envoy-attempt-count", "1"),
             ("x-envoy-attempt-count", "2"),
             ("x-squid-error", "ERR_DNS_FAIL 0"),
             ("l5d-proxy-error", "service in fail-fast"),

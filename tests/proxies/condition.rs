@@ -17,7 +17,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{ServiceBuilder, ServiceExt};
 
-use crate::program::{Proxy, Running, soon};
+use crate::program::{Page, Proxy, Running, soon};
 use crate::upstream::Upstream;
 
 /// What is done, and what has to come of it.
@@ -37,6 +37,7 @@ pub(crate) struct Row {
     announced: Option<Duration>,
     before: &'static [&'static str],
     beside: Option<&'static str>,
+    until: Option<Page<'static>>,
     port: usize,
 }
 
@@ -58,6 +59,7 @@ pub(crate) fn row(path: &'static str, status: impl Into<Option<u16>>, cause: Cau
         announced: None,
         before: &[],
         beside: None,
+        until: None,
         port: 0,
     }
 }
@@ -174,6 +176,12 @@ impl Row {
         self
     }
 
+    /// It isn't begun before this stands on a page of the proxy's.
+    pub(crate) fn until(mut self, page: Page<'static>) -> Self {
+        self.until = Some(page);
+        self
+    }
+
     /// Which of the proxy's ports.
     pub(crate) fn at(mut self, port: usize) -> Self {
         self.port = port;
@@ -188,6 +196,9 @@ impl Row {
             Some(path) => Some(hold(clients, path, self.port, proxy, upstream).await),
             None => None,
         };
+        if let Some(page) = &self.until {
+            proxy.wait_for(page).await;
+        }
         let mut wrong = Vec::new();
         for (which, method) in [Method::GET, Method::POST].into_iter().enumerate() {
             let already = upstream.arrived(&method, self.path);

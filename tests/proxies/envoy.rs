@@ -82,7 +82,7 @@ fn plain() -> Vec<Row> {
             .beside("/busy/stall")
             .log("flags=UO ")
             .by(OWN)
-            .proven(),
+            .not_sent(),
         row("/rate/ok", 429, Cause::RateLimit)
             .after(&["/rate/first/ok"])
             .log("flags=RL ")
@@ -92,7 +92,13 @@ fn plain() -> Vec<Row> {
             .unread(Cause::Overload, "x-envoy-overloaded comes with both")
             .log("maintenance_mode")
             .by(OWN)
-            .proven(),
+            .not_sent(),
+        // The first try of each attempt was sent; for a second one there is no room.
+        row("/pressed/503-empty", 503, Cause::Overload)
+            .beside("/pressed/first/503-empty")
+            .until(Page(ADMIN, "/stats?filter=pressed", "pending_active: 1"))
+            .log("flags=UO ")
+            .by(OWN),
         row("/off-page/ok", 503, Cause::Maintenance)
             .unread(
                 Cause::UpstreamUnavailable,
@@ -227,6 +233,11 @@ fn config(setup: &Setup<'_>) -> String {
     text += &cluster("maintained", one, "");
     text += &cluster("twice", [Some(app), Some(closed)], "");
     text += &cluster(
+        "pressed",
+        [Some(app), Some(upstream.full())],
+        "circuit_breakers: {thresholds: [{max_pending_requests: 1}]}",
+    );
+    text += &cluster(
         "sick",
         [Some(closed), None],
         "common_lb_config: {healthy_panic_threshold: {value: 0}}\n    health_checks: [{timeout: 1s, interval: 0.1s, no_traffic_interval: 0.1s, \
@@ -264,18 +275,17 @@ fn listener(setup: &Setup<'_>, prefix: &str, port: u16, more: &str, of_host: &st
     let busy = busy.trim_start_matches('-');
     route("busy", &format!("route: {{cluster: {busy}, timeout: 60s}}"));
     route("no-such-cluster", "route: {cluster: nowhere}");
-    for (path, policy) in [
-        ("twice", "retry_on: 5xx"),
-        (
-            "twice-if-503",
-            "retry_on: retriable-status-codes, retriable_status_codes: [503]",
-        ),
+    let if_503 = "retry_on: retriable-status-codes, retriable_status_codes: [503]";
+    for (path, cluster, policy) in [
+        ("pressed", "pressed", if_503),
+        ("twice", "twice", "retry_on: 5xx"),
+        ("twice-if-503", "twice", if_503),
     ] {
         let other = "retry_priority: {name: other, typed_config: {\"@type\": \
             type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig, \
             update_frequency: 1}}";
         let policy = format!("retry_policy: {{{policy}, num_retries: 1, {other}}}");
-        let action = format!("route: {{cluster: twice, timeout: 60s, {policy}}}");
+        let action = format!("route: {{cluster: {cluster}, timeout: 60s, {policy}}}");
         route(path, &action);
     }
     route(

@@ -21,17 +21,17 @@ pub(crate) struct Proxy {
     /// Writes its configuration into the set-up's folder.
     pub(crate) command: fn(&Path, &Setup<'_>) -> Command,
     /// It is ready when these pages have these words.
-    pub(crate) ready: &'static [Page],
+    pub(crate) ready: &'static [Page<'static>],
     /// Of HTTP, for POSTs.
     pub(crate) version: Version,
     pub(crate) rows: fn() -> Vec<Row>,
 }
 
 /// Which port of the set-up's, which path, and what stands there.
-pub(crate) struct Page(
+pub(crate) struct Page<'a>(
     pub(crate) usize,
     pub(crate) &'static str,
-    pub(crate) &'static str,
+    pub(crate) &'a str,
 );
 
 /// What a configuration is made of.
@@ -144,27 +144,40 @@ impl Running {
         logs.map(read).collect()
     }
 
-    /// False if it ended instead.
-    async fn is_ready(&mut self, pages: &[Page], token: &str) -> bool {
+    /// Waits until this stands there.
+    pub(crate) async fn wait_for(&self, page: &Page<'_>) {
+        let begun = Instant::now();
+        while !self.shows(page).await {
+            assert!(begun.elapsed() < PATIENCE, "no {:?} at {}", page.2, page.1);
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    async fn shows(&self, Page(port, path, words): &Page<'_>) -> bool {
         let client = reqwest::Client::builder().no_proxy().build();
         let client = client.expect("nothing to go wrong");
+        match client.get(self.url(*port, path)).send().await {
+            Ok(response) => response.text().await.is_ok_and(|it| it.contains(words)),
+            Err(_) => false,
+        }
+    }
+
+    /// False if it ended instead.
+    async fn is_ready(&mut self, pages: &[Page<'_>], token: &str) -> bool {
         let own = Page(0, "/ready", "");
         for Page(port, path, words) in pages.iter().chain([&own]) {
             let words = if words.is_empty() { token } else { words };
-            let url = self.url(*port, path);
+            let page = Page(*port, path, words);
             let begun = Instant::now();
             loop {
                 if self.child.try_wait().expect("a child of ours").is_some() {
                     return false;
                 }
-                if let Ok(response) = client.get(&url).send().await {
-                    let text = response.text().await.unwrap_or_default();
-                    if text.contains(words) {
-                        break;
-                    }
+                if self.shows(&page).await {
+                    break;
                 }
                 let in_time = begun.elapsed() < PATIENCE;
-                assert!(in_time, "no {words:?} at {url}: {}", self.log());
+                assert!(in_time, "no {words:?} at {path}: {}", self.log());
                 tokio::time::sleep(GLANCE).await;
             }
         }
