@@ -87,6 +87,7 @@ pub(crate) struct Ask<'a> {
     /// How long an attempt may take.
     pub(crate) timeout: Option<Duration>,
     pub(crate) priority: crate::throttle::Priority,
+    pub(crate) purpose: Purpose,
     /// What the ask itself changed, for a gate that refuses.
     pub(crate) news: Option<Change>,
 }
@@ -94,6 +95,27 @@ pub(crate) struct Ask<'a> {
 impl Ask<'_> {
     pub(crate) fn now(&mut self) -> Instant {
         *self.moment.get_or_insert_with(|| self.clock.now())
+    }
+}
+
+/// What attempts are made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Somebody's call.
+    #[default]
+    Call,
+    /// An active [`check`](crate::check), which goes before calls or not.
+    Check { first: bool },
+}
+
+impl Purpose {
+    pub(crate) const fn is_check(self) -> bool {
+        matches!(self, Self::Check { .. })
+    }
+
+    /// Whether it stands before all others in line.
+    pub(crate) const fn goes_first(self) -> bool {
+        matches!(self, Self::Check { first: true })
     }
 }
 

@@ -627,6 +627,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gate::Purpose;
     use crate::limit::Aimd;
     use crate::rng::Rng;
     use crate::throttle::Priority;
@@ -646,6 +647,7 @@ mod tests {
                 attempt: 1,
                 timeout: None,
                 priority: Priority::default(),
+                purpose: Purpose::Call,
                 news: None,
             },
         )

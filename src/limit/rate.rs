@@ -847,6 +847,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{BoxSleep, Runtime, Why};
+    use crate::gate::Purpose;
     use crate::throttle::Priority;
     use crate::verdict::Verdict;
 
@@ -882,6 +883,7 @@ mod tests {
                 attempt: 1,
                 timeout: None,
                 priority: Priority::default(),
+                purpose: Purpose::Call,
                 news: None,
             },
         )

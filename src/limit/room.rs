@@ -20,6 +20,8 @@ pub(crate) trait Machine {
     const LATE: Reason = Reason::QueueTimeout;
     /// Why one is refused that finds no place in line.
     const FULL: Reason = Reason::QueueFull;
+    /// Whether an active check stands before all others, and not behind them.
+    const CHECKS_FIRST: bool = false;
 
     /// Lets one go, or says when asking again may be of use: at a moment after `now`, or (`None`)
     /// when something was given back.
@@ -108,6 +110,8 @@ struct Inside<M> {
     /// Of those that were just found to be overdue by a timer that may never fire.
     roused: Vec<Waker>,
     came: u64,
+    /// Who came last.
+    seated: u64,
     /// Whether the machine was told that somebody is in line.
     announced: bool,
     /// The latest moment anybody told.
@@ -145,6 +149,7 @@ impl<M: Machine> Room<M> {
                 overdue: BTreeMap::new(),
                 roused: Vec::new(),
                 came: 0,
+                seated: 0,
                 announced: false,
                 now: None,
             }),
@@ -170,10 +175,13 @@ impl<M: Machine> Room<M> {
                 Some(number) => {
                     Some(inside.again(number, ask.latest, now, &mut draws, &mut wakers))
                 }
-                None => inside.first_time(ask.latest, now, &mut draws, &mut wakers),
+                None => {
+                    let front = M::CHECKS_FIRST && ask.purpose.goes_first();
+                    inside.first_time(front, ask.latest, now, &mut draws, &mut wakers)
+                }
             };
             if let Some(Answer::Wait(_)) = answer {
-                place.get_or_insert(inside.came);
+                place.get_or_insert(inside.seated);
             }
             let roused = mem::take(&mut inside.roused);
             let next = inside.next_to_wake(Some(now));
@@ -332,13 +340,15 @@ impl<M: Machine> Inside<M> {
     /// A newcomer's ask. `None`: it has to wait, and there is no waker to keep.
     fn first_time(
         &mut self,
+        front: bool,
         latest: Option<Instant>,
         now: Instant,
         draws: &mut Draws,
         wakers: &mut Wakers,
     ) -> Option<Answer<M::Ticket>> {
         let line = self.line;
-        let ahead = self.ahead();
+        let front = front.then(|| self.front()).flatten();
+        let ahead = front.map_or_else(|| self.ahead(), |_| 0);
         let mut told = Told::Nothing;
         if ahead == 0 {
             self.announce();
@@ -365,6 +375,7 @@ impl<M: Machine> Inside<M> {
             wakers.pushed_out = self.pop_oldest().and_then(|waiter| waiter.waker);
         }
         self.came += 1;
+        self.seated = front.unwrap_or(self.came);
         let waiter = Waiter {
             waker,
             told,
@@ -372,7 +383,7 @@ impl<M: Machine> Inside<M> {
             until,
         };
         let answer = Answer::Wait(waiter.moment());
-        self.waiters.insert(self.came, waiter);
+        self.waiters.insert(self.seated, waiter);
         Some(answer)
     }
 
@@ -484,8 +495,19 @@ impl<M: Machine> Inside<M> {
     fn ahead(&self) -> usize {
         match self.line.order {
             Order::FirstIn => self.waiters.len(),
-            Order::NewestFirst => 0,
+            // Nobody but a check.
+            Order::NewestFirst => usize::from(self.waiters.contains_key(&u64::MAX)),
         }
+    }
+
+    /// The number before all others, if nobody has it.
+    fn front(&self) -> Option<u64> {
+        let number = match self.line.order {
+            Order::FirstIn => 0,
+            Order::NewestFirst => u64::MAX,
+        };
+        let taken = self.waiters.contains_key(&number) || self.overdue.contains_key(&number);
+        (!taken).then_some(number)
     }
 
     fn head(&self) -> Option<u64> {
@@ -598,6 +620,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
+    use crate::gate::Purpose;
     use crate::rng::Rng;
     use crate::throttle::Priority;
 
@@ -687,6 +710,7 @@ mod tests {
                     attempt: 1,
                     timeout: None,
                     priority: Priority::default(),
+                    purpose: Purpose::Call,
                     news: None,
                 },
             );

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::clock::{Clock, Sleep, Why};
 use crate::error::Rejected;
-use crate::gate::{Answer, Ask, Gate};
+use crate::gate::{Answer, Ask, Gate, Purpose};
 use crate::rng::Rng;
 use crate::throttle::Priority;
 
@@ -52,6 +52,7 @@ impl<'a, G: Gate> Turn<'a, G> {
                 attempt: 1,
                 timeout: None,
                 priority: Priority::default(),
+                purpose: Purpose::Call,
                 news: None,
             };
             let at = match self.gate.ask(&mut self.place, &mut ask) {

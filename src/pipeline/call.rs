@@ -99,6 +99,11 @@ where
 }
 
 impl<P, O: Operation> Call<P, O> {
+    /// What it makes attempts of.
+    pub(crate) fn operation(self: Pin<&mut Self>) -> &mut O {
+        self.project().operation
+    }
+
     /// For doors that let the caller say more before the call begins.
     #[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
     pub(crate) const fn operation_mut(&mut self) -> &mut O {

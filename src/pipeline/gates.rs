@@ -68,6 +68,14 @@ impl<P: PerKey> Scope<P> {
         }
     }
 
+    /// What there is for this key, if there is anything yet. This doesn't count as use.
+    pub(crate) fn peek(&self, key: Option<Key>) -> Option<P> {
+        match self {
+            Self::One(policy) => Some(policy.clone()),
+            Self::PerKey(policies) => policies.peek(key?),
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         match self {
             Self::One(policy) => policy.check(),

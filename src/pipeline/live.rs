@@ -118,6 +118,7 @@ impl Policies {
                 .or_else(|| self.endpoints.clone()),
             observer: self.observer.clone(),
             wants_all: self.wants_all,
+            purpose: self.purpose,
             invalid: None,
         }
     }

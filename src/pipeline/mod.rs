@@ -55,6 +55,7 @@ use crate::diagnosis::Health;
 use crate::endpoints::Endpoints;
 use crate::error::ConfigError;
 use crate::event::{Both, Observer};
+use crate::gate::Purpose;
 use crate::http::Http;
 use crate::keyed::{Key, Keyed};
 use crate::limit::{Bulkhead, RateLimit};
@@ -123,6 +124,7 @@ pub struct Policies {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// Some observer wants to be told of plain successes.
     pub(crate) wants_all: bool,
+    pub(crate) purpose: Purpose,
     pub(crate) invalid: Option<ConfigError>,
 }
 
@@ -402,6 +404,7 @@ impl<C> Pipeline<C> {
             endpoints: None,
             observer: None,
             wants_all: false,
+            purpose: Purpose::Call,
             invalid: None,
         };
         Self {

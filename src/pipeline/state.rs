@@ -1175,6 +1175,7 @@ fn ask<'a, O: Operation>(
         attempt,
         timeout: policies.timeout,
         priority: operation.priority(),
+        purpose: policies.purpose,
         news: None,
     }
 }

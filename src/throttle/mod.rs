@@ -448,7 +448,7 @@ mod tests {
 
     use super::*;
     use crate::Clock;
-    use crate::gate::Pass;
+    use crate::gate::{Pass, Purpose};
     use crate::rng::Rng;
     use crate::verdict::Verdict;
 
@@ -468,6 +468,7 @@ mod tests {
             attempt: 1,
             timeout: None,
             priority: Priority::Normal,
+            purpose: Purpose::Call,
             news: None,
         });
         let change = pass.settle(&mut Outcome {
@@ -524,6 +525,7 @@ mod tests {
             attempt: 1,
             timeout: None,
             priority: Priority::Normal,
+            purpose: Purpose::Call,
             news: None,
         });
         assert_eq!(answer, Answer::Go(()));

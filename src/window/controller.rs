@@ -181,6 +181,11 @@ impl Controller {
         later(first, self.gap(ahead as f64))
     }
 
+    /// When something was last sent or heard, as far as is known.
+    pub(super) fn last_seen(&self) -> Option<Instant> {
+        self.last_sent.max(self.last_good).max(self.limited_at)
+    }
+
     /// Nothing goes before this moment.
     pub(super) fn next_send(&self, now: Instant) -> Option<Instant> {
         let next = self.turn().max(self.quiet_until);

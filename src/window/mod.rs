@@ -272,6 +272,23 @@ impl Window {
         self.shared.settle(Ticket::open(word, false), outcome)
     }
 
+    /// While it is limited: when the next attempt may go, and what an active check has to know of those
+    /// before.
+    pub(crate) fn turn(&self, now: Instant) -> Option<Turn> {
+        if self.shared.word.load(Ordering::Relaxed) & LIMITED == 0 {
+            return None;
+        }
+        let has_line = self.shared.settings().max_parked > 0;
+        self.shared.room.look(|limiter| {
+            let it = &limiter.controller;
+            (!it.is_open()).then(|| Turn {
+                at: it.next_send(now).unwrap_or(now),
+                last: it.last_seen(),
+                has_line,
+            })
+        })
+    }
+
     /// With less than this to its deadline an attempt won't be answered in time. Zero while open.
     pub(crate) fn least_time(&self, timeout: Option<Duration>) -> Duration {
         match self.shared.word.load(Ordering::Relaxed) & LIMITED {
@@ -343,6 +360,17 @@ pub(crate) struct Ticket {
     ticket: controller::Ticket,
     /// The first attempt of its call.
     first: bool,
+}
+
+/// What an active check has to know of a limited window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// When the next attempt may go.
+    pub(crate) at: Instant,
+    /// When one went last, or came back well, or the window was limited.
+    pub(crate) last: Option<Instant>,
+    /// Attempts can wait for their turn.
+    pub(crate) has_line: bool,
 }
 
 /// What became of a success.
@@ -435,7 +463,7 @@ impl Gate for Window {
     #[inline]
     fn ask(&self, place: &mut Option<u64>, ask: &mut Ask<'_>) -> Answer<Ticket> {
         let word = self.shared.word.load(Ordering::Acquire);
-        let first = ask.attempt == 1;
+        let first = ask.attempt == 1 && !ask.purpose.is_check();
         if word & LIMITED == 0 && place.is_none() {
             return Answer::Go(Ticket::open(word, first));
         }
@@ -526,7 +554,7 @@ impl Shared {
     ) -> Answer<controller::Ticket> {
         let now = ask.now();
         if place.is_none() {
-            if ask.attempt == 1 {
+            if ask.attempt == 1 && !ask.purpose.is_check() {
                 self.arrived.fetch_add(1, Ordering::Relaxed);
             }
             let patience = ask.timeout.unwrap_or(PATIENCE);
@@ -693,6 +721,7 @@ impl Machine for Limiter {
 
     const LATE: Reason = Reason::WindowFull;
     const FULL: Reason = Reason::WindowFull;
+    const CHECKS_FIRST: bool = true;
 
     fn go(
         &mut self,
