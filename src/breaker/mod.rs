@@ -356,10 +356,20 @@ impl Breaker {
         self.shared.restore(from, now, rng)
     }
 
+    /// While it isn't closed: when it may let a probe through.
+    pub(crate) fn probe_at(&self, now: Instant) -> Option<Instant> {
+        self.shared.probe_at(now)
+    }
+
+    /// Until then its probes are an active check's. `None`: they are everybody's.
+    pub(crate) fn reserve(&self, until: Option<Instant>, now: Instant) {
+        self.shared.reserve(until, now);
+    }
+
     /// Not inlined, so that what is inlined into callers is short.
     #[inline(never)]
     fn acquire_otherwise(&self, now: Instant, rng: &Rng) -> Result<Permit<'_>, Refused> {
-        match self.shared.admit(|| now, rng) {
+        match self.shared.admit(false, || now, rng) {
             Ok(ticket) => Ok(Permit::new(&self.shared, ticket, now)),
             Err(no) => Err(Refused {
                 base: self.shared.base(now),
@@ -440,8 +450,8 @@ impl Gate for Breaker {
         if let Some(ticket) = self.shared.admit_plainly() {
             return Answer::Go(ticket);
         }
-        let rng = ask.rng;
-        match self.shared.admit(|| ask.now(), rng) {
+        let (rng, is_check) = (ask.rng, ask.purpose.is_check());
+        match self.shared.admit(is_check, || ask.now(), rng) {
             Ok(ticket) => Answer::Go(ticket),
             Err(no) => {
                 ask.news = no.change().map(event::Change::Breaker);

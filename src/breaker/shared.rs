@@ -81,7 +81,12 @@ impl Shared {
 
     /// Somebody asks.
     #[inline]
-    pub(super) fn admit(&self, mut now: impl FnMut() -> Instant, rng: &Rng) -> Result<Ticket, No> {
+    pub(super) fn admit(
+        &self,
+        is_check: bool,
+        mut now: impl FnMut() -> Instant,
+        rng: &Rng,
+    ) -> Result<Ticket, No> {
         let word = self.phase.load(Ordering::Acquire);
         if Phase::is_open(word) {
             let until = self.moment.load(Ordering::Relaxed);
@@ -89,7 +94,7 @@ impl Shared {
                 return Err(No::until(Some(until)));
             }
         }
-        self.admit_closely(Phase::unpack(word), &mut now, rng)
+        self.admit_closely(Phase::unpack(word), is_check, &mut now, rng)
     }
 
     /// A call succeeded. Says whether that is all there was to do, as nearly always.
@@ -239,6 +244,29 @@ impl Shared {
         (self.common.time.nanos(now) < until).then(|| self.instant(until, now))
     }
 
+    /// While it isn't closed, and nobody has said that it is to be open: when it may let a probe through.
+    /// `None` also while all the probes there may be are out.
+    pub(super) fn probe_at(&self, now: Instant) -> Option<Instant> {
+        let phase = Phase::unpack(self.phase.load(Ordering::Acquire));
+        let moment = self.moment.load(Ordering::Relaxed);
+        let is_over = self.common.time.nanos(now) >= moment;
+        match (phase.mode, phase.stage) {
+            (Mode::Automatic | Mode::WatchOnly, Stage::Open | Stage::HalfOpen) if is_over => {
+                Some(now)
+            }
+            (Mode::Automatic | Mode::WatchOnly, Stage::Open) => Some(self.instant(moment, now)),
+            _ => None,
+        }
+    }
+
+    /// Until then probes are for a check alone.
+    pub(super) fn reserve(&self, until: Option<Instant>, now: Instant) {
+        // What moments are counted from is never one to come.
+        let _ = self.base(now);
+        let until = until.map_or(0, |until| self.common.time.nanos(until));
+        self.change(|machine| machine.rare.reserved = until);
+    }
+
     /// Whether a new one in its place would do as well.
     pub(super) fn is_forgotten(&self, now: Instant) -> bool {
         let now = self.common.time.nanos(now);
@@ -312,6 +340,7 @@ impl Shared {
     fn admit_closely(
         &self,
         phase: Phase,
+        is_check: bool,
         now: &mut dyn FnMut() -> Instant,
         rng: &Rng,
     ) -> Result<Ticket, No> {
@@ -343,7 +372,7 @@ impl Shared {
             None => match self.admit_at_a_glance(phase, nanos, rng) {
                 Some(admission) => (generation, admission),
                 None => self.change(|machine| {
-                    let admission = machine.admit(nanos, &mut rng.draws());
+                    let admission = machine.admit(nanos, is_check, &mut rng.draws());
                     (machine.phase.generation, admission)
                 }),
             },

@@ -4,7 +4,7 @@
 //!
 //! | | closed | ramp | open | half-open |
 //! |---|---|---|---|---|
-//! | asked | go | a share goes | half-open once its time is over | go while fewer than N probes are out |
+//! | asked | go | a share goes | half-open once its time is over (5) | go while fewer than N probes are out (5) |
 //! | a rule is broken | open | open | - (1) | - (1) |
 //! | probe succeeded | - (2) | - (2) | - (2) | closed, or ramp, once enough did |
 //! | probe failed | - (2) | - (2) | - (2) | open once enough did |
@@ -17,6 +17,7 @@
 //!    it is back, or given up, it has its place: it is a call that is out.
 //! 3. Its place is free all the same.
 //! 4. It is out for too long, and another call needs its place.
+//! 5. While an active check has reserved the probes, nobody else is let through.
 
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(super) struct Rare {
     progress: Option<Box<Progress>>,
     /// The next probe's number. They go on over spells.
     next_probe: u32,
+    /// Until when probes are for an active check alone: it says so again from time to time.
+    pub(super) reserved: u64,
     probing: Option<Box<Probing>>,
 }
 
@@ -105,12 +108,17 @@ impl Opening {
 }
 
 impl Machine<'_> {
-    /// Somebody asks. `draw` is their luck on the ramp.
-    pub(super) fn admit(&mut self, now: u64, draws: &mut Draws) -> Admission {
+    /// Somebody asks, an active check perhaps.
+    pub(super) fn admit(&mut self, now: u64, is_check: bool, draws: &mut Draws) -> Admission {
         match self.phase.stage {
             Stage::Closed => Admission::Counted,
-            Stage::HalfOpen => self.admit_probe(now, false, draws),
             Stage::Open if now < self.moment => Admission::Refused(No::until(Some(self.moment))),
+            Stage::HalfOpen | Stage::Open if now < self.rare.reserved && !is_check => {
+                // Its check is due or out, and nobody knows when it comes back.
+                let soon = now.saturating_add(count(RESERVED_WAIT));
+                Admission::Refused(No::until(Some(soon.max(self.moment))))
+            }
+            Stage::HalfOpen => self.admit_probe(now, false, draws),
             Stage::Open => self.half_open(now, draws),
             Stage::Ramp => {
                 let ramp = Ramp::new(self.moment, self.settings.ramp);
@@ -417,6 +425,9 @@ impl Machine<'_> {
         })
     }
 }
+
+/// When those ask again, at the earliest, that an active check is to probe for.
+const RESERVED_WAIT: Duration = Duration::from_millis(100);
 
 /// Enough for every schedule to reach its cap.
 const MOST_IN_ROW: u32 = 64;
