@@ -66,6 +66,11 @@ impl Health {
         lock(&self.shared).refine(diagnosis, now);
     }
 
+    /// While the service is not well: when an attempt ended last, and until when it asked for quiet.
+    pub(crate) fn unwell(&self) -> Option<(Option<Instant>, Option<Instant>)> {
+        lock(&self.shared).unwell()
+    }
+
     /// What is known.
     #[must_use]
     pub fn snapshot(&self, now: Instant) -> Snapshot {

@@ -11,6 +11,7 @@ use super::cause::Cause::{
 use super::signature::is_about;
 use super::signatures::TIDY;
 use super::{Cause, Diagnosis, Persistence, Signature};
+use crate::deadline::later;
 use crate::keyed::Key;
 
 /// One outcome, as far as health is concerned.
@@ -178,6 +179,8 @@ pub(super) struct History {
     condition: Condition,
     failing_since: Option<Instant>,
     last_seen: Option<Instant>,
+    /// Until when the server asked for quiet, since it last answered well.
+    quiet_until: Option<Instant>,
     waits: Waits,
     hints: Asked,
     hosts: [Host; HOSTS],
@@ -204,6 +207,7 @@ impl History {
             condition: Condition::Healthy,
             failing_since: None,
             last_seen: None,
+            quiet_until: None,
             waits: Waits {
                 all: [0; WAITS],
                 len: 0,
@@ -232,6 +236,7 @@ impl History {
             }
             if let Some(hint) = seen.hint {
                 self.hints.push(hint, now);
+                self.quiet_until = self.quiet_until.max(Some(later(now, hint)));
             }
         } else {
             if let Some(latency) = seen.latency {
@@ -240,6 +245,7 @@ impl History {
                 bucket.latency = bucket.latency.saturating_add(micros);
             }
             self.failing_since = None;
+            self.quiet_until = None;
         }
         if let Some(host) = seen.host {
             self.count_host(host, seen.failed.is_some(), now);
@@ -298,6 +304,12 @@ impl History {
             as_it_is => as_it_is,
         };
         diagnosis.set_persistence(by_time);
+    }
+
+    /// While the service is not well: when an attempt ended last, and until when it asked for quiet.
+    pub(super) fn unwell(&self) -> Option<(Option<Instant>, Option<Instant>)> {
+        let unwell = self.condition != Condition::Healthy;
+        unwell.then_some((self.last_seen, self.quiet_until))
     }
 
     /// Whether what it remembers says nothing any more.

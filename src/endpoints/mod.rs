@@ -344,6 +344,11 @@ impl Endpoints {
         set.snapshot(settings, now)
     }
 
+    /// When an ejected endpoint may be probed, if one is ejected.
+    pub(crate) fn probe_at(&self) -> Option<Instant> {
+        self.shared.lock().set.probe_at()
+    }
+
     /// The same as [`pick`](Self::pick), for the engine.
     pub(crate) fn hold(
         &self,

@@ -323,6 +323,16 @@ impl Set {
         self.slots[ticket.slot as usize].id
     }
 
+    /// When an ejected endpoint may be probed, if one is ejected.
+    pub(super) fn probe_at(&self) -> Option<Instant> {
+        let out = self.without.iter().copied();
+        let until = |slot: u32| match self.slots[slot as usize].place {
+            Place::Out { until } => Some(until),
+            _ => None,
+        };
+        out.filter_map(until).min()
+    }
+
     pub(super) fn endpoint(&self, slot: u32) -> &Arc<Endpoint> {
         &self.slots[slot as usize].endpoint
     }
