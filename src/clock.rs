@@ -120,6 +120,8 @@ pub enum Why {
     Backoff,
     /// The time until an open breaker lets a retry try.
     Breaker,
+    /// The time of the next look at whether an active [`check`](crate::check) is needed.
+    Check,
     /// The end of the whole call.
     Deadline,
     /// The time given to read the rest of a rejected response.

@@ -34,6 +34,7 @@
 //! | what | target | level | fields |
 //! |---|---|---|---|
 //! | an event | `evenkeel` | DEBUG | `call`, `http.request.resend_count`, `error.type`, `reason`, `wait`, `retry_after`, `budget`, .. |
+//! | a span around each active [`check`](crate::check), named `check` | `evenkeel` | DEBUG | |
 //! | a span around each attempt | `evenkeel::attempt` | DEBUG | `otel.name`, `otel.kind`, `otel.status_code`, `http.request.method`, `server.address`, `server.port`, `http.request.resend_count`, `http.response.status_code`, `error.type`, `call` |
 //!
 //! A span is what OpenTelemetry's conventions call an HTTP client span: one for each request sent, a
@@ -112,6 +113,24 @@ pub enum Event {
         key: Option<Key>,
         /// What changed, and why.
         change: Change,
+    },
+    /// An active check is over; see [`check`](crate::check). It is nobody's call: beside this, only what
+    /// it [changed](Self::Changed) and what was [injected](Self::Injected) into it is told.
+    Checked {
+        /// The check: a number as calls have.
+        call: u64,
+        /// How many attempts were begun: one, or zero if it was refused.
+        attempts: u32,
+        /// The service that it went to, where it is known.
+        key: Option<Key>,
+        /// How it ended.
+        end: End,
+        /// What was the matter, if it failed, as far as its outcome tells.
+        cause: diagnosis::Cause,
+        /// How long the server asked for quiet, if it did.
+        retry_after: Option<Duration>,
+        /// From its beginning to its end, with the time it waited in line.
+        elapsed: Duration,
     },
     /// A call is over. Told of every call but those whose first attempt succeeded without a wait; of
     /// them too if an observer [wants all](Observer::wants_all).
@@ -224,6 +243,7 @@ impl Event {
     pub const fn call(&self) -> u64 {
         match self {
             Self::Changed { call, .. }
+            | Self::Checked { call, .. }
             | Self::Done { call, .. }
             | Self::Injected { call, .. }
             | Self::Parked { call, .. }
@@ -238,7 +258,7 @@ impl Event {
     #[must_use]
     pub const fn attempt(&self) -> u32 {
         match self {
-            Self::Done { attempts, .. } => *attempts,
+            Self::Checked { attempts, .. } | Self::Done { attempts, .. } => *attempts,
             Self::Changed { attempt, .. }
             | Self::Injected { attempt, .. }
             | Self::Parked { attempt, .. }
@@ -254,6 +274,7 @@ impl Event {
     pub const fn key(&self) -> Option<Key> {
         match self {
             Self::Changed { key, .. }
+            | Self::Checked { key, .. }
             | Self::Done { key, .. }
             | Self::Injected { key, .. }
             | Self::Parked { key, .. }
@@ -264,11 +285,12 @@ impl Event {
         }
     }
 
-    /// What the attempt's outcome meant. `None` where there was no outcome.
+    /// What the attempt's outcome meant. `None` where there was no outcome, or it was no call's.
     #[must_use]
     pub const fn verdict(&self) -> Option<Verdict> {
         match self {
             Self::Changed { .. }
+            | Self::Checked { .. }
             | Self::Done { .. }
             | Self::Injected { .. }
             | Self::Parked { .. }
@@ -433,6 +455,29 @@ fn trace(event: &Event) {
                 "change" = ?change,
             },
             "policy changed its state"
+        ),
+        Event::Checked {
+            call,
+            end,
+            cause,
+            retry_after,
+            elapsed,
+            ..
+        } => tracing::event!(
+            target: TARGET,
+            tracing::Level::DEBUG,
+            {
+                "call" = call,
+                "error.type" = match end {
+                    End::Failed(verdict) => Some(tracing::field::display(verdict.error_type())),
+                    _ => None,
+                },
+                "end" = %end,
+                "cause" = cause.as_str(),
+                "retry_after" = retry_after.map(|wait| wait.as_secs_f64()),
+                "elapsed" = elapsed.as_secs_f64(),
+            },
+            "check is over"
         ),
         Event::Done {
             call,

@@ -114,6 +114,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod budget;
 pub mod chaos;
+pub mod check;
 #[cfg(any(feature = "hyper-util", feature = "reqwest"))]
 pub mod client;
 pub mod clock;

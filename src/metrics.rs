@@ -37,6 +37,7 @@
 //! | `evenkeel_parks_total` | `reason` | attempts that began to wait in line, or for a breaker |
 //! | `evenkeel_rejections_total` | `reason` | attempts that a policy refused |
 //! | `evenkeel_would_rejections_total` | `reason` | the same by policies that only watch |
+//! | `evenkeel_checks_total` | `end` | active [checks](crate::check) that are over. None of them is a call |
 //! | `evenkeel_changes_total` | `policy`, `change` | changes of state |
 //! | `evenkeel_injected_total` | `fault` | faults made to order |
 //! | `evenkeel_call_seconds` | `end` | histogram: from a call's beginning to its end |
@@ -235,6 +236,10 @@ impl Observer for Metrics {
                 )
                 .increment(1);
             }
+            Event::Checked { end, .. } => {
+                let end = name_of_end(end);
+                counter!("evenkeel_checks_total", "service" => service, "end" => end).increment(1);
+            }
             Event::Done {
                 attempts,
                 end,
@@ -311,13 +316,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 fn done(service: &SharedString, attempts: u32, end: End, elapsed: Duration, parked: Duration) {
-    let name = match end {
-        End::Deadline => "deadline",
-        End::Failed(_) => "failed",
-        End::Invalid => "invalid settings",
-        End::Rejected(_) => "rejected",
-        End::Success => "success",
-    };
+    let name = name_of_end(end);
     counter!("evenkeel_calls_total", "service" => service.clone(), "end" => name).increment(1);
     histogram!("evenkeel_call_seconds", "service" => service.clone(), "end" => name)
         .record(elapsed);
@@ -337,6 +336,16 @@ fn done(service: &SharedString, attempts: u32, end: End, elapsed: Duration, park
     }
     if !parked.is_zero() {
         histogram!("evenkeel_parked_seconds", "service" => service.clone()).record(parked);
+    }
+}
+
+const fn name_of_end(end: End) -> &'static str {
+    match end {
+        End::Deadline => "deadline",
+        End::Failed(_) => "failed",
+        End::Invalid => "invalid settings",
+        End::Rejected(_) => "rejected",
+        End::Success => "success",
     }
 }
 
@@ -469,7 +478,7 @@ enum Type {
 
 const ENDPOINT_STATES: [&str; 4] = ["ejected", "healthy", "probing", "returning"];
 
-const ALL_METRICS: [(&str, Type, Unit, &str); 25] = [
+const ALL_METRICS: [(&str, Type, Unit, &str); 26] = [
     (
         "evenkeel_attempts_total",
         Type::Counter,
@@ -529,6 +538,12 @@ const ALL_METRICS: [(&str, Type, Unit, &str); 25] = [
         Type::Counter,
         Unit::Count,
         "changes of state of shared policies",
+    ),
+    (
+        "evenkeel_checks_total",
+        Type::Counter,
+        Unit::Count,
+        "active checks that are over, which are no calls",
     ),
     (
         "evenkeel_endpoints",

@@ -18,10 +18,11 @@ use tower_service::Service;
 
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
+use crate::check::{Check, Checks, Probe};
 use crate::deadline::Deadline;
 use crate::diagnosis::Diagnosis;
 use crate::endpoints::Endpoint;
-use crate::error::{Cause, Error};
+use crate::error::{Cause, ConfigError, Error};
 use crate::event::Described;
 use crate::http::{PermitBody, Quota, Replay};
 use crate::keyed::Key;
@@ -67,6 +68,95 @@ impl<S, C: Clone> Layer<S> for Pipeline<C> {
             source: self.source.clone(),
             classify: self.classify.clone(),
         }
+    }
+}
+
+impl<S: Clone, C: Clone> Guarded<S, C> {
+    /// Checks a service for as long as the future is polled, whenever that is of use, with requests that
+    /// `make` makes; see [`check`](crate::check). The same as
+    /// [`Pipeline::checks`](crate::Pipeline::checks) for this door.
+    ///
+    /// The first request tells the key, and so it is made at once. Each check makes another. Of its
+    /// response up to 16 KiB are read.
+    ///
+    /// # Errors
+    ///
+    /// An interval or a timeout that makes no sense.
+    ///
+    /// # Panics
+    ///
+    /// When polled outside a tokio runtime with time enabled, if the default clock is used.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Pipeline::checks`](crate::Pipeline::checks).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use evenkeel::check::Check;
+    /// use evenkeel::{Breaker, Keyed, Pipeline};
+    /// use http::{Request, Response};
+    /// use std::time::Duration;
+    /// use tower::{Layer, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let client = service_fn(|_: Request<String>| async {
+    ///     Ok::<_, std::io::Error>(Response::new(String::new()))
+    /// });
+    /// let service = Pipeline::http().breaker(Keyed::new(Breaker::new())).layer(client);
+    /// let check = Check::every(Duration::from_secs(2));
+    /// let healthz = || Request::get("http://ledger.internal/healthz").body(String::new()).unwrap();
+    /// let task = tokio::spawn(service.checks(check, healthz).unwrap());
+    /// # task.abort();
+    /// # }
+    /// ```
+    pub fn checks<Q, M>(
+        &self,
+        check: Check,
+        make: M,
+    ) -> Result<Checks<Requests<S, C, M>>, ConfigError>
+    where
+        S: Service<Q>,
+        C: Classify<S::Response, S::Error> + Protocol<Q, S::Response>,
+        M: FnMut() -> Q,
+    {
+        let mut probe = Requests {
+            service: self.inner.clone(),
+            protocol: self.classify.clone(),
+            make,
+        };
+        let key = probe.protocol.key(&(probe.make)());
+        Checks::new(self.source.clone(), key, check, probe)
+    }
+}
+
+/// Requests to check a service with; see [`Guarded::checks`].
+pub struct Requests<S, C, M> {
+    service: S,
+    protocol: C,
+    make: M,
+}
+
+impl<S, C, M, Q> Probe for Requests<S, C, M>
+where
+    S: Service<Q> + Clone,
+    C: Classify<S::Response, S::Error> + Protocol<Q, S::Response> + Clone,
+    M: FnMut() -> Q,
+{
+    type Operation = Exchange<S, Q, C>;
+
+    fn make(&mut self) -> Self::Operation {
+        let service = self.service.clone();
+        let mut exchange = Exchange::new(service, (self.make)(), self.protocol.clone());
+        exchange.priority = Priority::Critical;
+        exchange
+    }
+}
+
+impl<S, C, M> fmt::Debug for Requests<S, C, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Requests<{}>", std::any::type_name::<S>())
     }
 }
 

@@ -65,6 +65,8 @@ impl Note {
                 ..
             } => return None,
             Event::Changed { key, change, .. } => (key, Self::Changed(change)),
+            // Nobody is affected by how a check ends. What it changed is told as well.
+            Event::Checked { .. } => return None,
             Event::Done {
                 attempts,
                 key,
