@@ -264,7 +264,7 @@ impl Shared {
         // What moments are counted from is never one to come.
         let _ = self.base(now);
         let until = until.map_or(0, |until| self.common.time.nanos(until));
-        self.change(|machine| machine.rare.reserved = until);
+        self.change(|machine| machine.reserve(until));
     }
 
     /// Whether a new one in its place would do as well.

@@ -42,8 +42,9 @@ pub(super) struct Rare {
     progress: Option<Box<Progress>>,
     /// The next probe's number. They go on over spells.
     next_probe: u32,
-    /// Until when probes are for an active check alone: it says so again from time to time.
-    pub(super) reserved: u64,
+    /// Until when probes are for an active check alone: it says so again from time to time. In units of
+    /// [`RESERVED_UNIT`], for which there is room.
+    reserved: u32,
     probing: Option<Box<Probing>>,
 }
 
@@ -113,7 +114,7 @@ impl Machine<'_> {
         match self.phase.stage {
             Stage::Closed => Admission::Counted,
             Stage::Open if now < self.moment => Admission::Refused(No::until(Some(self.moment))),
-            Stage::HalfOpen | Stage::Open if now < self.rare.reserved && !is_check => {
+            Stage::HalfOpen | Stage::Open if !is_check && self.is_reserved(now) => {
                 // Its check is due or out, and nobody knows when it comes back.
                 let soon = now.saturating_add(count(RESERVED_WAIT));
                 Admission::Refused(No::until(Some(soon.max(self.moment))))
@@ -185,6 +186,16 @@ impl Machine<'_> {
         if open && asked > self.moment {
             self.moment = asked.saturating_add(draws.up_to(self.rare.length));
         }
+    }
+
+    /// Until then, or a little later, probes are for an active check alone.
+    pub(super) fn reserve(&mut self, until: u64) {
+        let units = until.div_ceil(RESERVED_UNIT);
+        self.rare.reserved = u32::try_from(units).unwrap_or(u32::MAX);
+    }
+
+    fn is_reserved(&self, now: u64) -> bool {
+        now < u64::from(self.rare.reserved) * RESERVED_UNIT
     }
 
     /// A probe gives its place back. Says whether it still had it.
@@ -425,6 +436,9 @@ impl Machine<'_> {
         })
     }
 }
+
+/// About a quarter of a second: enough of them for 36 years.
+const RESERVED_UNIT: u64 = 1 << 28;
 
 /// When those ask again, at the earliest, that an active check is to probe for.
 const RESERVED_WAIT: Duration = Duration::from_millis(100);

@@ -65,8 +65,8 @@
 //! # What it doesn't do
 //!
 //! It isn't repeated when it fails, and neither earns nor spends [budget](crate::budget). The
-//! [throttle](crate::throttle) doesn't shed or count it. It counts for no demand. It spawns nothing: a
-//! [`Checks`] is a future, and whoever polls it lets it run.
+//! [throttle](crate::throttle) doesn't shed or count it, and a limited window doesn't take it for
+//! demand. It goes at the window's pace, as anything does. It spawns nothing: a [`Checks`] is a future, and whoever polls it lets it run.
 //!
 //! # Defaults
 //!

@@ -92,7 +92,14 @@ impl Plan {
         at = at.max(self.quiet(seen).unwrap_or(at));
         if let Some(turn) = seen.window {
             if turn.has_line && at <= turn.at {
-                return Step::Check(turn.at.max(now));
+                // In line early, to be the first when it moves. One that was refused there, as by an
+                // open breaker, is not to be back at once.
+                let ready = self.next.max(seen.breaker.unwrap_or(now));
+                return if ready <= now {
+                    Step::Check(turn.at.max(now))
+                } else {
+                    Step::Sleep(ready)
+                };
             }
             at = at.max(turn.at);
         }
@@ -163,3 +170,292 @@ const TOLD: Duration = Duration::from_millis(100);
 
 /// What is believed of a server that asks for more.
 const LONGEST_HINT: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::budget::Ratio;
+    use crate::rng::Rng;
+
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    fn draws() -> Draws {
+        Rng::seeded(1).draws()
+    }
+
+    /// A plan whose first interval is over.
+    fn plan(now: Instant) -> Plan {
+        let check = Check::every(ms(1000)).jitter(Ratio::percent(0));
+        let mut plan = Plan::new(check, now, &mut draws());
+        plan.next = now;
+        plan
+    }
+
+    fn step(plan: &mut Plan, seen: Seen, now: Instant) -> Step {
+        plan.step(&seen, now, &mut draws())
+    }
+
+    const WELL: Seen = Seen {
+        breaker: None,
+        endpoint: None,
+        health: None,
+        window: None,
+    };
+
+    const GONE: Ended = Ended {
+        hint: None,
+        turned_away: false,
+    };
+
+    #[test]
+    fn a_breaker_is_probed_when_it_lets_a_probe_through_and_not_before() {
+        let t0 = Instant::now();
+        let until = t0 + ms(700);
+        let seen = Seen {
+            breaker: Some(until),
+            ..WELL
+        };
+        let mut plan = plan(t0);
+        assert_eq!(step(&mut plan, seen, t0), Step::Sleep(until));
+        assert_eq!(step(&mut plan, seen, until - ms(1)), Step::Sleep(until));
+        assert_eq!(step(&mut plan, seen, until), Step::Check(until));
+    }
+
+    #[test]
+    fn another_check_goes_an_interval_after_the_last_one_ended_and_not_before() {
+        let t0 = Instant::now();
+        let mut plan = plan(t0);
+        let seen = |now| Seen {
+            breaker: Some(now),
+            ..WELL
+        };
+        plan.ended(GONE, t0, &mut draws());
+        let due = t0 + ms(1000);
+        let early = due - Duration::from_nanos(1);
+        assert_eq!(step(&mut plan, seen(early), early), Step::Sleep(due));
+        assert_eq!(step(&mut plan, seen(due), due), Step::Check(due));
+    }
+
+    #[test]
+    fn calls_postpone_checks_for_bad_health_and_a_limited_window() {
+        let t0 = Instant::now();
+        let last = t0 + ms(300);
+        let due = last + ms(1000);
+        for seen in [
+            Seen {
+                health: Some((Some(last), None)),
+                ..WELL
+            },
+            Seen {
+                window: Some(Turn {
+                    at: last,
+                    last: Some(last),
+                    has_line: true,
+                }),
+                ..WELL
+            },
+        ] {
+            let mut plan = plan(t0);
+            let early = due - ms(1);
+            assert_eq!(step(&mut plan, seen, early), Step::Sleep(due));
+            assert_eq!(step(&mut plan, seen, due), Step::Check(due));
+        }
+    }
+
+    #[test]
+    fn in_a_quiet_it_is_in_line_before_it_ends_but_only_once_the_breaker_would_let_it() {
+        let t0 = Instant::now();
+        let end = t0 + ms(60_000);
+        let seen = |has_line, breaker| Seen {
+            breaker,
+            window: Some(Turn {
+                at: end,
+                last: Some(t0),
+                has_line,
+            }),
+            ..WELL
+        };
+        let mut plan = plan(t0);
+        assert_eq!(step(&mut plan, seen(true, None), t0), Step::Check(end));
+        assert_eq!(step(&mut plan, seen(false, None), t0), Step::Sleep(end));
+        let half = t0 + ms(30_000);
+        let open = seen(true, Some(half));
+        assert_eq!(step(&mut plan, open, t0), Step::Sleep(half));
+        assert_eq!(step(&mut plan, open, half), Step::Check(end));
+        // One that was refused in line comes back after an interval.
+        plan.ended(GONE, half, &mut draws());
+        let back = half + ms(1000);
+        assert_eq!(step(&mut plan, seen(true, None), half), Step::Sleep(back));
+        assert_eq!(step(&mut plan, seen(true, None), back), Step::Check(end));
+    }
+
+    #[test]
+    fn what_the_server_asked_for_is_waited_for_up_to_what_is_believed() {
+        let t0 = Instant::now();
+        for (asked, believed) in [
+            (ms(9000), ms(9000)),
+            (ms(10), ms(1000)),
+            (LONGEST_HINT, LONGEST_HINT),
+            (Duration::MAX, LONGEST_HINT),
+        ] {
+            let mut plan = plan(t0);
+            let ended = Ended {
+                hint: Some(asked),
+                ..GONE
+            };
+            plan.ended(ended, t0, &mut draws());
+            let seen = |now| Seen {
+                endpoint: Some(now),
+                ..WELL
+            };
+            let due = t0 + believed;
+            let early = due - Duration::from_nanos(1);
+            assert_eq!(step(&mut plan, seen(early), early), Step::Sleep(due));
+            assert_eq!(step(&mut plan, seen(due), due), Step::Check(due));
+        }
+    }
+
+    #[test]
+    fn what_a_window_was_told_as_well_is_left_to_it() {
+        let t0 = Instant::now();
+        let mut plan = plan(t0);
+        let ended = Ended {
+            hint: Some(ms(9000)),
+            ..GONE
+        };
+        // The plan is told a little later.
+        plan.ended(ended, t0 + ms(3), &mut draws());
+        let turn = |at| Seen {
+            window: Some(Turn {
+                at,
+                last: None,
+                has_line: true,
+            }),
+            ..WELL
+        };
+        let now = t0 + ms(1003);
+        let told = t0 + ms(9000);
+        assert_eq!(step(&mut plan, turn(told), now), Step::Check(told));
+        // One that wasn't told, or didn't believe it.
+        let quiet = told + ms(3);
+        assert_eq!(step(&mut plan, turn(now), now), Step::Sleep(quiet));
+    }
+
+    #[test]
+    fn probes_are_reserved_past_the_next_look_unless_it_was_turned_away() {
+        let t0 = Instant::now();
+        let mut plan = plan(t0);
+        let [look, turn] = [ms(400), ms(900)].map(|it| t0 + it);
+        let reserved = |plan: &Plan, step| plan.reserves(step, ms(50));
+        assert_eq!(reserved(&plan, Step::Sleep(look)), Some(look + ms(1000)));
+        assert_eq!(reserved(&plan, Step::Check(turn)), Some(turn + ms(1050)));
+        let ended = Ended {
+            turned_away: true,
+            ..GONE
+        };
+        plan.ended(ended, t0, &mut draws());
+        assert_eq!(reserved(&plan, Step::Sleep(look)), None);
+        plan.ended(GONE, t0, &mut draws());
+        assert!(reserved(&plan, Step::Sleep(look)).is_some());
+        plan.check = plan.check.share_probes();
+        assert_eq!(reserved(&plan, Step::Sleep(look)), None);
+    }
+
+    fn moment() -> impl Strategy<Value = Option<u64>> {
+        proptest::option::of(0_u64..20_000)
+    }
+
+    /// In milliseconds; what a look sees, how long until the next, and what becomes of a check.
+    type Look = (
+        [Option<u64>; 4],
+        Option<(u64, Option<u64>, bool)>,
+        u64,
+        (Option<u64>, bool),
+    );
+
+    fn look() -> impl Strategy<Value = Look> {
+        (
+            [moment(), moment(), moment(), moment()],
+            proptest::option::of((0_u64..20_000, moment(), any::<bool>())),
+            0_u64..5000,
+            (proptest::option::of(any::<u64>()), any::<bool>()),
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_it_sees_it_keeps_its_distance(
+            every in prop_oneof![1_u64..5000, any::<u64>()],
+            jitter: u16,
+            looks in proptest::collection::vec(look(), 0..60),
+            seed: u64,
+        ) {
+            let t0 = Instant::now();
+            let every = Duration::from_millis(every);
+            let check = Check::every(every).jitter(Ratio::percent(jitter));
+            let mut draws = Rng::seeded(seed).draws();
+            let mut plan = Plan::new(check, t0, &mut draws);
+            let at = |millis: u64| later(t0, ms(millis));
+            let (mut now, mut ended, mut asked) = (t0, t0, None::<Instant>);
+            for ([breaker, endpoint, last, quiet], window, on, (hint, turned_away)) in looks {
+                now = later(now, ms(on));
+                // The past is over: what lets through does so from now on.
+                let from_now = |it: Option<u64>| it.map(|it| at(it).max(now));
+                let past = |it: Option<u64>| it.map(|it| at(it).min(now));
+                let seen = Seen {
+                    breaker: from_now(breaker),
+                    endpoint: from_now(endpoint),
+                    health: last.map(|_| (past(last), quiet.map(at))),
+                    window: window.map(|(turn, last, has_line)| Turn {
+                        at: at(turn).max(now),
+                        last: past(last),
+                        has_line,
+                    }),
+                };
+                let longest = check.longest();
+                let interval = |it: Duration| it >= every && it <= longest;
+                prop_assert!(interval(plan.interval));
+                match plan.step(&seen, now, &mut draws) {
+                    Step::Check(turn) => {
+                        // Never unasked, too soon, or where it would be refused at once.
+                        let needed = seen.breaker.is_some()
+                            || seen.endpoint.is_some()
+                            || seen.health.is_some()
+                            || seen.window.is_some();
+                        prop_assert!(needed && turn >= now);
+                        prop_assert!(now >= later(ended, every));
+                        prop_assert!(seen.breaker.is_none_or(|it| it <= now));
+                        let told = seen.window.is_some_and(|it| later(it.at, TOLD) >= asked.unwrap_or(t0));
+                        prop_assert!(asked.is_none_or(|it| it <= now || told));
+                        if seen.breaker.is_none() && seen.endpoint.is_none() && seen.window.is_none() {
+                            let (last, quiet) = seen.health.expect("it is needed");
+                            prop_assert!(last.is_none_or(|it| now >= later(it, every)));
+                            prop_assert!(quiet.is_none_or(|it| it <= now));
+                        }
+                        if seen.window.is_some_and(|it| !it.has_line) {
+                            prop_assert_eq!(turn, now);
+                        }
+                        let hint = hint.map(Duration::from_millis);
+                        asked = hint.map(|it| later(now, it.min(LONGEST_HINT)));
+                        plan.ended(Ended { hint, turned_away }, now, &mut draws);
+                        ended = now;
+                    }
+                    Step::Sleep(until) => {
+                        prop_assert!(until > now, "it would not sleep");
+                        let unneeded = seen.breaker.is_none()
+                            && seen.endpoint.is_none()
+                            && seen.health.is_none()
+                            && seen.window.is_none();
+                        if unneeded {
+                            prop_assert_eq!(until, later(now, plan.interval));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

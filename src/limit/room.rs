@@ -42,7 +42,7 @@ pub(crate) trait Machine {
         self.turn(ahead, now)
     }
 
-    /// Somebody may be in line from now on, or nobody is. Told before the machine is asked on
+    /// Somebody may be in line from now on, or nobody is but a check in front of it. Told before the machine is asked on
     /// behalf of the first in line, so that a machine that can be passed by outside the room can
     /// close that way first: whatever is given back after that has to come through
     /// [`Room::with`].
@@ -350,8 +350,10 @@ impl<M: Machine> Inside<M> {
         let front = front.then(|| self.front()).flatten();
         let ahead = front.map_or_else(|| self.ahead(), |_| 0);
         let mut told = Told::Nothing;
-        if ahead == 0 {
+        if front.is_none() {
             self.announce();
+        }
+        if ahead == 0 {
             match self.machine.go(now, draws) {
                 Ok(ticket) => return Some(Answer::Go(ticket)),
                 Err(at) => told = at.map_or(Told::Nothing, Told::At),
@@ -399,7 +401,9 @@ impl<M: Machine> Inside<M> {
         // One that was overdue has its old place again.
         if let Some(waiter) = self.overdue.remove(&number) {
             self.waiters.insert(number, waiter);
-            self.announce();
+            if !self.is_idle() {
+                self.announce();
+            }
         }
         let Some(waiter) = self.waiters.get(&number) else {
             // Pushed out by a newer one, or by a plan that left it no time.
@@ -496,15 +500,15 @@ impl<M: Machine> Inside<M> {
         match self.line.order {
             Order::FirstIn => self.waiters.len(),
             // Nobody but a check.
-            Order::NewestFirst => usize::from(self.waiters.contains_key(&u64::MAX)),
+            Order::NewestFirst => usize::from(self.waiters.contains_key(&FRONTS[1])),
         }
     }
 
     /// The number before all others, if nobody has it.
     fn front(&self) -> Option<u64> {
         let number = match self.line.order {
-            Order::FirstIn => 0,
-            Order::NewestFirst => u64::MAX,
+            Order::FirstIn => FRONTS[0],
+            Order::NewestFirst => FRONTS[1],
         };
         let taken = self.waiters.contains_key(&number) || self.overdue.contains_key(&number);
         (!taken).then_some(number)
@@ -518,6 +522,16 @@ impl<M: Machine> Inside<M> {
         head.map(|(number, _)| *number)
     }
 
+    /// Whether nobody is in line. A check in front of it is nobody.
+    fn is_idle(&self) -> bool {
+        let is_check = |number| M::CHECKS_FIRST && self.waiters.contains_key(number);
+        match self.waiters.len() {
+            0 => true,
+            1 => FRONTS.iter().any(is_check),
+            _ => false,
+        }
+    }
+
     fn announce(&mut self) {
         if !self.announced {
             self.announced = true;
@@ -527,12 +541,11 @@ impl<M: Machine> Inside<M> {
 
     /// The waker of the first in line, if that has to be woken. `now`: if that is known.
     fn next_to_wake(&mut self, now: Option<Instant>) -> Option<Waker> {
-        let Some(number) = self.head() else {
-            if mem::take(&mut self.announced) {
-                self.machine.queued(false);
-            }
-            return None;
-        };
+        if self.announced && self.is_idle() {
+            self.announced = false;
+            self.machine.queued(false);
+        }
+        let number = self.head()?;
         let next = self.machine.next(self.now?);
         let head = self.waiters.get_mut(&number)?;
         let has_to_ask = match (next, head.told) {
@@ -595,6 +608,9 @@ const SLOW: Duration = Duration::from_millis(50);
 /// How long after the next turn those ask again that thought theirs was over. Where each turn is taken
 /// a little late that is everybody far behind.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The numbers before all others, by the order; they belong to checks.
+const FRONTS: [u64; 2] = [0, u64::MAX];
 
 /// The earlier of two moments that may not be there.
 fn ends(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

@@ -1,6 +1,7 @@
 //! The rules against a slow model of them, laws that hold whatever comes, both sides of each edge,
 //! and what the handle counts.
 
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use proptest::collection::vec;
@@ -9,9 +10,12 @@ use proptest::sample::Index;
 
 use super::controller::{Answer, Controller, Step, Ticket, late_after};
 use super::{LONGEST_STRIDE, OFTEN, SELDOM, Why, Window, stride};
+use crate::clock::Clock;
 use crate::deadline::later;
+use crate::gate::{self, Ask, Gate, Purpose};
 use crate::rng::{Draws, Rng};
 use crate::sync::Ordering;
+use crate::throttle::Priority;
 use crate::verdict::{Kind, Verdict};
 
 // Against the model.
@@ -1678,4 +1682,56 @@ impl Model {
 
 fn short(count: usize) -> f64 {
     u16::try_from(count).expect("it is short").into()
+}
+
+#[test]
+fn a_check_in_line_is_no_demand_and_nobody_parked() {
+    let (window, now) = (Window::new(), Instant::now());
+    for _ in 0..3 {
+        let permit = window.try_acquire(now).expect("it is open");
+        let _ = permit.record(Verdict::transient(), Duration::from_millis(80), now);
+    }
+    let (clock, rng) = (Clock::tokio(), Rng::seeded(1));
+    let mut ask = Ask {
+        clock: &clock,
+        moment: Some(now),
+        rng: &rng,
+        waker: Waker::noop(),
+        latest: None,
+        attempt: 1,
+        timeout: None,
+        priority: Priority::Normal,
+        purpose: Purpose::Check { first: true },
+        news: None,
+    };
+    let limiter = |of: fn(&super::Limiter) -> bool| window.shared.room.look(of);
+    let arrived = || window.shared.arrived.load(Ordering::Relaxed);
+    let before = arrived();
+    let (mut check, mut call, mut other) = (None, None, None);
+    assert!(matches!(
+        window.ask(&mut check, &mut ask),
+        gate::Answer::Wait(_)
+    ));
+    assert_eq!(arrived(), before);
+    assert!(!limiter(|it| it.parked), "a check is nobody");
+
+    ask.purpose = Purpose::Call;
+    assert!(matches!(
+        window.ask(&mut call, &mut ask),
+        gate::Answer::Wait(_)
+    ));
+    assert_eq!(arrived(), before + 1);
+    assert!(limiter(|it| it.parked));
+    // One that doesn't go first stands where it came, and counts for as little.
+    ask.purpose = Purpose::Check { first: false };
+    assert!(matches!(
+        window.ask(&mut other, &mut ask),
+        gate::Answer::Wait(_)
+    ));
+    assert_eq!(arrived(), before + 1);
+    window.leave(other.expect("it is in line"));
+    window.leave(call.expect("it is in line"));
+    assert!(!limiter(|it| it.parked), "only the check is left");
+    window.leave(check.expect("it is in line"));
+    assert_eq!(window.snapshot().parked, 0);
 }
