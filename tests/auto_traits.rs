@@ -25,6 +25,7 @@ fn every_handle_and_value_can_cross_threads() {
     thread_safe::<evenkeel::backoff::Delays>();
     thread_safe::<(evenkeel::incident::Recorder, evenkeel::incident::Report)>();
     thread_safe::<(Chaos, evenkeel::Keyed<Chaos>)>();
+    thread_safe::<evenkeel::check::Check>();
     thread_safe::<(
         evenkeel::chaos::Effect,
         evenkeel::chaos::Fault,
@@ -46,6 +47,15 @@ fn a_call_is_send_if_its_operation_is() {
 }
 
 #[test]
+fn checks_are_send_and_outlive_their_pipeline_if_their_operation_does() {
+    fn spawned<T: Send + 'static>(_: &T) {}
+
+    let check = evenkeel::check::Check::every(std::time::Duration::from_secs(1));
+    let checks = Pipeline::new().checks(None, check, |_| async { Ok::<_, ()>(()) });
+    spawned(&checks.expect("it makes sense"));
+}
+
+#[test]
 fn traits_for_users_are_object_safe() {
     fn _takes(
         _: &dyn evenkeel::verdict::Classify<u8, u8>,
@@ -61,6 +71,8 @@ fn a_service_and_its_future_can_cross_threads() {
     use tower::{Layer, Service, service_fn};
 
     let mut service = Pipeline::new().layer(service_fn(|(): ()| async { Ok::<_, ()>(()) }));
+    let check = evenkeel::check::Check::every(std::time::Duration::from_secs(1));
+    send(&service.checks(check, || ()).expect("it makes sense"));
     send(&service);
     send(&service.call(()));
 }

@@ -111,6 +111,29 @@ fn bad_health_is_checked_an_interval_after_the_last_attempt_by_anybody() {
 }
 
 #[test]
+fn bad_health_that_is_checked_seldom_ends_as_well() {
+    let world = World::new();
+    let health = Health::new();
+    let pipeline = world.pipeline().health(health.clone());
+    let _checks = world.check(&pipeline, Check::every(ms(20_000)));
+    world.fails(Verdict::transient());
+    for _ in 0..20 {
+        world.call(&pipeline);
+        world.run_for(ms(10));
+    }
+    world.run_for(ms(200_000));
+    let condition = || health.snapshot(world.clock.now()).condition;
+    assert_eq!(condition(), Condition::Failing);
+    world.answers_well();
+    let before = world.sent(Who::Check).len();
+    world.run_for(ms(600_000));
+    assert_eq!(condition(), Condition::Healthy);
+    // The last failure is forgotten after a minute.
+    let more = world.sent(Who::Check).len() - before;
+    assert!((1..=5).contains(&more), "{more}");
+}
+
+#[test]
 fn never_two_at_once_and_the_interval_is_from_end_to_beginning() {
     let world = World::new();
     let breaker = touchy();
@@ -643,12 +666,10 @@ fn a_throttle_neither_sheds_nor_counts_it() {
 fn a_check_is_told_as_one_and_as_nobodys_call() {
     let world = World::new();
     let events = Arc::new(Mutex::new(Vec::new()));
-    let recorder = Recorder::new();
     let pipeline = world
         .guarded(touchy())
         .window(Window::new())
-        .observer(listener(&events))
-        .observer(recorder.clone());
+        .observer(listener(&events));
     let _checks = world.check(&pipeline, Check::every(ms(700)));
     world.trip(&pipeline);
     world.run_for(ms(10));
@@ -695,7 +716,184 @@ fn a_check_is_told_as_one_and_as_nobodys_call() {
         good >= 1 && bad > 3 && changed > 3,
         "{good} {bad} {changed}"
     );
-    drop(events);
+}
+
+#[test]
+fn nobody_is_affected_by_a_check_that_fails() {
+    let world = World::new();
+    let recorder = Recorder::new().clock(world.clock.clock());
+    let pipeline = world.guarded(Breaker::new()).observer(recorder.clone());
+    let _checks = world.check(&pipeline, Check::every(ms(500)));
+    world.fails(Verdict::transient());
+    for _ in 0..5 {
+        world.call(&pipeline);
+        world.run_for(ms(10));
+    }
+    world.run_for(ms(20_000));
+    assert!(world.sent(Who::Check).len() > 3);
+    let report = recorder.latest().expect("five failed");
+    assert_eq!((report.failures(), report.gave_up()), (5, 5));
+    assert_eq!((report.calls(), report.refused()), (5, 0));
+}
+
+// Through tower.
+
+#[cfg(feature = "tower")]
+mod through_tower {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+
+    use bytes::Bytes;
+    use evenkeel::http::{Http, service_key};
+    use http::{Request, Response, StatusCode};
+    use http_body::{Body, Frame};
+    use tower::limit::GlobalConcurrencyLimitLayer;
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use super::*;
+
+    /// One frame, and whether it was read.
+    struct Once(Option<Bytes>, Rc<Cell<u32>>);
+
+    impl Body for Once {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let data = self.0.take();
+            if data.is_none() {
+                self.1.set(self.1.get() + 1);
+            }
+            Poll::Ready(data.map(|it| Ok(Frame::data(it))))
+        }
+    }
+
+    #[test]
+    fn a_request_of_ones_own_closes_the_breaker_of_its_host_and_is_read() {
+        let clock = ManualClock::new();
+        let executor = Executor::new(&clock);
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let down = Rc::new(Cell::new(true));
+        let read = Rc::new(Cell::new(0));
+        let server = {
+            let (log, down, read) = (Rc::clone(&log), Rc::clone(&down), Rc::clone(&read));
+            service_fn(move |request: Request<String>| {
+                log.borrow_mut().push(request.uri().path().to_owned());
+                let is_down = down.get() && request.uri().host() == Some("down");
+                let body = Once(Some(Bytes::from_static(b"status")), Rc::clone(&read));
+                let mut response = Response::new(body);
+                if is_down {
+                    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                }
+                async move { Ok::<_, Infallible>(response) }
+            })
+        };
+        // It panics if it is called without having been ready.
+        let server = GlobalConcurrencyLimitLayer::new(1).layer(server);
+        let breakers = Keyed::new(touchy());
+        let pipeline = Pipeline::new()
+            .classify(Http::default())
+            .breaker(breakers.clone())
+            .clock(clock.clock());
+        let service = pipeline.layer(server);
+        let get = |uri: &str| Request::get(uri).body(String::new()).expect("it is valid");
+        let made = Rc::new(Cell::new(0));
+        let count = Rc::clone(&made);
+        let healthz = move || {
+            count.set(count.get() + 1);
+            get("http://down/healthz")
+        };
+        let check = Check::every(ms(700)).jitter(Ratio::percent(0));
+        let checks = service.checks(check, healthz).expect("it makes sense");
+        let _task = executor.spawn(async move { match checks.await {} });
+        let call = |uri| {
+            let (service, request) = (service.clone(), get(uri));
+            executor.spawn(async move { service.oneshot(request).await.is_ok() })
+        };
+        let run_for = |length| {
+            let end = clock.elapsed() + length;
+            while clock.elapsed() < end {
+                executor.run_until_idle();
+                clock.advance(ms(10));
+            }
+            executor.run_until_idle();
+        };
+        let refused = call("http://down/orders");
+        run_for(ms(20));
+        assert_eq!(refused.take(), Some(true), "the 503 itself");
+        let key = service_key("down", 80);
+        let state = || breakers.peek(key).map(|it| it.snapshot(clock.now()).state);
+        assert_eq!(state(), Some(State::Open));
+        // While calls to another host go by, none is at risk at this one.
+        for _ in 0..300 {
+            let (other, refused) = (call("http://up/orders"), call("http://down/orders"));
+            run_for(ms(10));
+            assert_eq!((other.take(), refused.take()), (Some(true), Some(false)));
+        }
+        let sent = |path: &str| log.borrow().iter().filter(|it| *it == path).count();
+        assert_eq!(sent("/orders"), 1 + 300);
+        let checks = sent("/healthz");
+        assert!(checks >= 2, "{checks}");
+        assert_eq!(
+            read.get(),
+            u32::try_from(checks).unwrap(),
+            "the rest is read"
+        );
+        down.set(false);
+        run_for(ms(2000));
+        assert_eq!(state(), Some(State::Closed));
+        // One more than was sent told its key.
+        assert_eq!(made.get(), 1 + sent("/healthz"));
+    }
+
+    #[test]
+    fn a_retry_after_of_a_health_endpoint_is_waited_for() {
+        let clock = ManualClock::new();
+        let executor = Executor::new(&clock);
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let server = {
+            let (log, clock) = (Rc::clone(&log), clock.clone());
+            service_fn(move |request: Request<String>| {
+                let is_check = request.uri().path() == "/healthz";
+                if is_check {
+                    log.borrow_mut().push(clock.elapsed());
+                }
+                let mut response = Response::new(String::new());
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                if is_check {
+                    let headers = response.headers_mut();
+                    headers.insert("retry-after", "20".parse().expect("it is valid"));
+                }
+                async move { Ok::<_, Infallible>(response) }
+            })
+        };
+        let pipeline = Pipeline::new()
+            .classify(Http::default())
+            .health(Keyed::new(Health::new()))
+            .clock(clock.clock());
+        let service = pipeline.layer(server);
+        let get = |uri: &str| Request::get(uri).body(String::new()).expect("it is valid");
+        let checks = service.checks(Check::every(ms(1000)), move || get("http://a/healthz"));
+        let checks = checks.expect("it makes sense");
+        let _task = executor.spawn(async move { match checks.await {} });
+        for _ in 0..20 {
+            let (service, request) = (service.clone(), get("http://a/"));
+            executor.spawn(async move { service.oneshot(request).await.is_ok() });
+        }
+        while clock.elapsed() < ms(100_000) {
+            executor.run_until_idle();
+            clock.advance(ms(10));
+        }
+        let log = log.borrow();
+        assert!(log.len() >= 4, "{log:?}");
+        for pair in log.windows(2) {
+            let apart = pair[1].checked_sub(pair[0]).expect("later");
+            assert!(apart >= ms(20_000) && apart <= ms(21_210), "{apart:?}");
+        }
+    }
 }
 
 // Cancellation.

@@ -378,6 +378,18 @@ fn everything() {
     // Faults.
     let chaos = Chaos::new().script([Effect::from(Fault::Reset)]);
     outcomes(&base().chaos(chaos), &[true]);
+    // A check.
+    let checked = base().breaker(touchy());
+    outcomes(&checked, &[false]);
+    let check = evenkeel::check::Check::every(ms(10));
+    let checks = checked.checks(Key::of("a"), check, |_| async { Ok::<_, ()>(()) });
+    let checks = checks.expect("it makes sense");
+    let task = executor.spawn(async move { match checks.await {} });
+    for _ in 0..20 {
+        executor.run_until_idle();
+        clock.advance(ms(10));
+    }
+    task.cancel(&executor);
     // More keys than there is room for.
     let crowded = Keyed::new(Bulkhead::new(5)).capacity(1);
     let _held = crowded.get(Key::of("other"), || clock.now());

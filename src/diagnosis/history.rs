@@ -334,12 +334,14 @@ impl History {
     }
 
     fn judge(&mut self) -> Option<Change> {
-        if self.attempts < LEAST {
+        if self.attempts < LEAST && self.failed > 0 {
             return None;
         }
         let at_least = |hundredths: u64| self.failed * 100 >= self.attempts * hundredths;
         // Leaving a condition takes a little more than entering it did.
         let to = match self.condition {
+            // Few, but all were good for as long as it remembers.
+            _ if self.failed == 0 => Condition::Healthy,
             _ if at_least(50) => Condition::Failing,
             Condition::Failing if at_least(40) => Condition::Failing,
             _ if at_least(10) => Condition::Degraded,
