@@ -52,18 +52,26 @@ fn a_service_that_is_well_is_not_checked_and_hardly_looked_at() {
 }
 
 #[test]
-fn a_service_that_nobody_calls_is_not_made_up() {
+fn a_service_that_nobody_calls_gets_a_breaker_and_no_more() {
     let world = World::new();
-    let breakers = Keyed::new(Breaker::new());
+    let breakers = Keyed::new(touchy());
     let windows = Keyed::new(Window::new());
     let pipeline = world
         .pipeline()
         .breaker(breakers.clone())
         .window(windows.clone());
-    let _checks = world.check(&pipeline, Check::every(ms(1000)));
-    world.run_for(ms(600_000));
-    assert!(breakers.is_empty() && windows.is_empty());
+    let _checks = world.check(&pipeline, Check::every(ms(3000)));
+    world.run_for(ms(3_600_000));
+    assert_eq!((breakers.len(), windows.len()), (1, 0));
     assert_eq!(world.sent(Who::Check), []);
+    // So that from the first call on its probes are the check's.
+    let pipeline = world.pipeline().breaker(breakers);
+    world.trip(&pipeline);
+    for _ in 0..110 {
+        world.call(&pipeline);
+        world.run_for(ms(10));
+    }
+    assert_eq!(world.sent(Who::Call).len(), 1);
 }
 
 #[test]
@@ -630,10 +638,13 @@ fn a_check_earns_and_spends_no_budget_and_is_not_repeated() {
     let retry = Retry::constant(ms(1))
         .max_attempts(4)
         .budget(budget.clone());
-    let pipeline = world.guarded(touchy()).retry(retry);
+    let once = world.guarded(touchy());
+    let pipeline = once.clone().retry(retry);
     let check = Check::every(ms(700)).jitter(Ratio::percent(0));
     let _checks = world.check(&pipeline, check);
-    world.trip(&pipeline);
+    world.call(&pipeline);
+    world.run_for(ms(10));
+    world.trip(&once);
     let before = budget.snapshot();
     world.run_for(ms(30_000));
     let checks = world.sent(Who::Check);
@@ -1164,6 +1175,7 @@ impl World {
     fn pipeline(&self) -> Pipeline<By<Meaning>> {
         Pipeline::new()
             .classify(by::<(), Verdict, Meaning>(meaning))
+            .rng(Rng::seeded(7))
             .clock(evenkeel::Clock::custom(self.clock.clone()))
     }
 

@@ -399,11 +399,18 @@ impl Reservation {
         if until.is_none() && !self.held {
             return;
         }
-        let breaker = policies.gates.breaker.as_ref();
-        if let Some(breaker) = breaker.and_then(|it| it.peek(self.key)) {
+        self.held = until.is_some();
+        let Some(breakers) = &policies.gates.breaker else {
+            return;
+        };
+        if self.held && breakers.peek(self.key).is_none() {
+            // So that it is reserved before the first call. Keys beyond the capacity share one, which
+            // is nobody's to reserve.
+            let _ = breakers.of(self.key, || now);
+        }
+        if let Some(breaker) = breakers.peek(self.key) {
             breaker.reserve(until, now);
         }
-        self.held = until.is_some();
     }
 }
 

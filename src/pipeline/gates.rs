@@ -52,7 +52,7 @@ impl<P> From<Keyed<P>> for Scope<P> {
 }
 
 impl<P: PerKey> Scope<P> {
-    pub(super) fn of(
+    pub(crate) fn of(
         &self,
         key: Option<Key>,
         now: impl FnOnce() -> Instant,
