@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
-use crate::check::{Check, Checks, Probe};
+use crate::check::{Check, Checks, Make};
 use crate::deadline::Deadline;
 use crate::diagnosis::Diagnosis;
 use crate::endpoints::Endpoint;
@@ -121,13 +121,13 @@ impl<S: Clone, C: Clone> Guarded<S, C> {
         C: Classify<S::Response, S::Error> + Protocol<Q, S::Response>,
         M: FnMut() -> Q,
     {
-        let mut probe = Requests {
+        let mut requests = Requests {
             service: self.inner.clone(),
             protocol: self.classify.clone(),
             make,
         };
-        let key = probe.protocol.key(&(probe.make)());
-        Checks::new(self.source.clone(), key, check, probe)
+        let key = requests.protocol.key(&(requests.make)());
+        Checks::new(self.source.clone(), key, check, requests)
     }
 }
 
@@ -138,7 +138,7 @@ pub struct Requests<S, C, M> {
     make: M,
 }
 
-impl<S, C, M, Q> Probe for Requests<S, C, M>
+impl<S, C, M, Q> Make for Requests<S, C, M>
 where
     S: Service<Q> + Clone,
     C: Classify<S::Response, S::Error> + Protocol<Q, S::Response> + Clone,

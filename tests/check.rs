@@ -512,6 +512,41 @@ fn calls_that_go_through_a_limited_window_are_as_good_as_checks() {
     assert_eq!(world.sent(Who::Check), []);
 }
 
+#[test]
+fn what_a_check_takes_is_no_measure_of_what_calls_take() {
+    let world = World::new();
+    let (window, health) = (Window::new(), Health::new());
+    let pipeline = world
+        .guarded(touchy())
+        .window(window.clone())
+        .health(health.clone())
+        .timeout(ms(2000));
+    let _checks = world.check(&pipeline, Check::every(ms(500)));
+    world.takes(ms(200));
+    for _ in 0..100 {
+        world.call(&pipeline);
+        world.run_for(ms(250));
+    }
+    let usual = window.snapshot().usual;
+    assert!(usual >= ms(199), "{usual:?}");
+    // The checks are ten times as fast.
+    world.service.check_takes.set(Some(ms(20)));
+    for _ in 0..5 {
+        world.fails(Verdict::new(Kind::Overloaded));
+        for _ in 0..5 {
+            world.call(&pipeline);
+            world.run_for(ms(1500));
+        }
+        world.run_for(ms(20_000));
+        world.answers_well();
+        world.run_for(ms(40_000));
+    }
+    assert!(world.sent(Who::Check).len() > 10);
+    assert!(window.snapshot().usual >= ms(199), "{window:?}");
+    let latency = health.snapshot(world.clock.now()).latency;
+    assert!(latency.is_none_or(|it| it >= ms(199)), "{latency:?}");
+}
+
 // Hints, keys, endpoints.
 
 #[test]
@@ -1034,6 +1069,8 @@ struct Service {
     ends: Rc<RefCell<Vec<Duration>>>,
     answer: Rc<Cell<Verdict>>,
     takes: Rc<Cell<Duration>>,
+    /// The same of checks, where it isn't the same.
+    check_takes: Rc<Cell<Option<Duration>>>,
     under_way: Rc<Cell<u32>>,
     checks: Rc<Cell<u32>>,
     most_checks: Rc<Cell<u32>>,
@@ -1071,7 +1108,8 @@ impl Service {
             who,
         };
         let answer = self.answer.get();
-        let end = self.clock.now() + self.takes.get();
+        let takes = self.check_takes.get().filter(|_| who == Who::Check);
+        let end = self.clock.now() + takes.unwrap_or(self.takes.get());
         let sleep = self.clock.clock().sleep_until(end, Why::Other);
         async move {
             sleep.await;
@@ -1160,6 +1198,7 @@ impl World {
                 ends: Rc::default(),
                 answer: Rc::new(Cell::new(Verdict::success())),
                 takes: Rc::new(Cell::new(TAKES)),
+                check_takes: Rc::default(),
                 under_way: Rc::default(),
                 checks: Rc::default(),
                 most_checks: Rc::clone(&most_checks),

@@ -98,7 +98,7 @@ use std::time::Duration;
 use crate::budget::Ratio;
 use crate::error::ConfigError;
 
-pub use run::{Checks, Probe};
+pub use run::{Checks, Make};
 
 /// How often a service is checked that may not be well; see the [module](self).
 ///

@@ -28,10 +28,10 @@ use crate::verdict::Classify;
 use super::Check;
 use super::plan::{Ended, Plan, Seen, Step};
 
-/// What a check does: an operation, made anew for each.
+/// Makes what each check does.
 ///
 /// Doors implement it; there is nothing in it for users to call.
-pub trait Probe {
+pub trait Make {
     /// One check.
     type Operation: Operation;
 
@@ -39,7 +39,7 @@ pub trait Probe {
     fn make(&mut self) -> Self::Operation;
 }
 
-impl<C, F> Probe for Closure<C, F>
+impl<C, F> Make for Closure<C, F>
 where
     Self: Operation + Clone,
 {
@@ -106,7 +106,7 @@ impl<C> Pipeline<C> {
         C: Classify<T, E> + Clone,
     {
         let key = key.into();
-        let probe = Closure {
+        let make = Closure {
             classify: self.classify.clone(),
             attempt: operation,
             deadline: None,
@@ -114,7 +114,7 @@ impl<C> Pipeline<C> {
             priority: Priority::Critical,
             earlier: 0,
         };
-        Checks::new(self.source.clone(), key, check, probe)
+        Checks::new(self.source.clone(), key, check, make)
     }
 }
 
@@ -125,16 +125,16 @@ pin_project! {
     ///
     /// Dropping it at any time gives back whatever a check holds, and leaves a breaker's probes to calls.
     #[must_use = "futures do nothing unless you .await or poll them"]
-    pub struct Checks<P: Probe> {
+    pub struct Checks<M: Make> {
         source: Source,
         key: Option<Key>,
         check: Check,
-        probe: P,
+        make: M,
         plan: Option<Plan>,
         draws: Draws,
         // Dropped before the reservation: a probe that is given up is back before others may probe.
         #[pin]
-        stage: Stage<P::Operation>,
+        stage: Stage<M::Operation>,
         reservation: Reservation,
     }
 }
@@ -158,12 +158,12 @@ pin_project! {
     }
 }
 
-impl<P: Probe> Checks<P> {
+impl<M: Make> Checks<M> {
     pub(crate) fn new(
         source: Source,
         key: Option<Key>,
         check: Check,
-        probe: P,
+        make: M,
     ) -> Result<Self, ConfigError> {
         check.check()?;
         let draws = source.hold().rng.draws();
@@ -176,7 +176,7 @@ impl<P: Probe> Checks<P> {
             source,
             key,
             check,
-            probe,
+            make,
             plan: None,
             draws,
             stage: Stage::Looking,
@@ -184,7 +184,7 @@ impl<P: Probe> Checks<P> {
     }
 }
 
-impl<P: Probe> Future for Checks<P> {
+impl<M: Make> Future for Checks<M> {
     type Output = Infallible;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Infallible> {
@@ -212,7 +212,7 @@ impl<P: Probe> Future for Checks<P> {
                         Step::Check(_) => {
                             let ears = Arc::new(Ears::new(&policies));
                             let policies = for_check(&policies, &ears, check);
-                            let call = Call::new(policies, this.probe.make());
+                            let call = Call::new(policies, this.make.make());
                             let span = tracing::debug_span!(target: "evenkeel", "check");
                             this.stage.set(Stage::Checking { call, ears, span });
                         }
@@ -261,7 +261,7 @@ impl<P: Probe> Future for Checks<P> {
     }
 }
 
-impl<P: Probe> fmt::Debug for Checks<P> {
+impl<M: Make> fmt::Debug for Checks<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checks")
             .field("key", &self.key)

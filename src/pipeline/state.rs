@@ -791,7 +791,7 @@ impl State {
         } else {
             Observation::failure(cause)
         };
-        let change = health.record(&self.seen(seen, hint, at), at);
+        let change = health.record(&self.seen(seen, hint, policies, at), at);
         if let Some(diagnosis) = diagnosis.as_mut().filter(|_| !answered) {
             health.refine(diagnosis, at);
         }
@@ -800,14 +800,27 @@ impl State {
     }
 
     /// What the engine knows of an outcome.
-    fn seen(&self, mut seen: Observation, hint: Option<Duration>, at: Instant) -> Observation {
-        if let Some(sent) = self.sent {
-            seen = seen.latency(at.saturating_duration_since(sent));
+    fn seen(
+        &self,
+        mut seen: Observation,
+        hint: Option<Duration>,
+        policies: &Policies,
+        at: Instant,
+    ) -> Observation {
+        if let Some(latency) = self.latency(policies, || at) {
+            seen = seen.latency(latency);
         }
         if let Some(hint) = hint {
             seen = seen.retry_after(hint);
         }
         seen
+    }
+
+    /// What others learn of how long the attempt took. What a check takes is no measure of what calls do.
+    #[inline]
+    fn latency(&self, policies: &Policies, now: impl FnOnce() -> Instant) -> Option<Duration> {
+        let sent = self.sent.filter(|_| !policies.purpose.is_check())?;
+        Some(now().saturating_duration_since(sent))
     }
 
     /// Takes note of a success.
@@ -826,7 +839,7 @@ impl State {
         let health = self.passes.as_ref().and_then(|it| it.health.as_ref());
         if let Some(health) = health {
             let at = now.read(policies);
-            let seen = self.seen(Observation::success(), None, at);
+            let seen = self.seen(Observation::success(), None, policies, at);
             let change = health.record(&seen, at);
             self.tell_change(change.map(Change::Health), self.number, policies);
         }
@@ -893,9 +906,7 @@ impl State {
         let answering = value.filter(|_| !injected);
         let answered_by = answering.and_then(|value| operation.answered_by(value));
         // An attempt that was never pending took no time worth knowing.
-        let latency = self
-            .sent
-            .map(|sent| now.read(policies).saturating_duration_since(sent));
+        let latency = self.latency(policies, || now.read(policies));
         let hold = self.endpoint.take();
         let elsewhere = answered_by.filter(|from| {
             let asked = match &self.passes {
