@@ -40,6 +40,7 @@
 //! | a dashboard, alerts, traces | `metrics` (feature `metrics`), the spans of [`event`], an [observer](Pipeline::observer) |
 //! | an outage to explain afterwards | [`incident`]: a report of it, from its events |
 //! | a 503 to understand: who said it, why, and for how long | [`diagnosis`] |
+//! | a health endpoint, to ask before a user's call is risked | [`check`] |
 //! | a unit test | [`testing`] |
 //! | an outage to try before it happens | [`sim`]: fleets of clients with these policies, against simulated services |
 //! | faults to order, in tests and staging | [`Chaos`] |

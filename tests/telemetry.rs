@@ -471,6 +471,43 @@ fn a_span_is_current_while_its_attempt_is_made_and_never_else() {
 }
 
 #[test]
+fn a_check_is_a_span_around_its_attempt_and_never_else_current() {
+    let _alone = alone();
+    let clock = ManualClock::new();
+    let breaker = evenkeel::Breaker::new().consecutive_failures(1);
+    let pipeline = Pipeline::new().breaker(breaker).clock(clock.clock());
+    let executor = evenkeel::testing::Executor::new(&clock);
+    let spans = Spans::new(Level::DEBUG);
+    tracing::subscriber::with_default(spans.clone(), || {
+        let failed = block_on(&clock, pipeline.run(|_| async { Err::<(), _>(()) }));
+        assert!(failed.is_err());
+        let check = evenkeel::check::Check::every(ms(100));
+        let (script, seen) = (Script::<_, ()>::new(&clock), spans.clone());
+        let script = script.ok(()).after(ms(3));
+        let checks = pipeline.checks(None, check, move |attempt| {
+            assert_eq!(seen.current(), Some(2), "in the attempt, in the check");
+            script.play(attempt)
+        });
+        let checks = checks.expect("it makes sense");
+        let task = executor.spawn(async move { match checks.await {} });
+        for _ in 0..2_000 {
+            executor.run_until_idle();
+            assert_eq!(spans.current(), None);
+            clock.advance(ms(1));
+        }
+        task.cancel(&executor);
+    });
+    let all = spans.all();
+    let [_, check, attempt] = &all[..] else {
+        panic!("{}", all.len());
+    };
+    assert_eq!((check.name, check.target), ("check", "evenkeel"));
+    assert_eq!(attempt.name, "attempt");
+    assert!(check.entered > 1 && attempt.entered > 1, "over a wait");
+    assert!(check.closed && attempt.closed);
+}
+
+#[test]
 fn the_span_says_which_endpoint_was_asked_and_which_limit_ended_it() {
     let _alone = alone();
     let clock = ManualClock::new();

@@ -52,7 +52,8 @@
 //! keeps calls out for longer than without a check. The same goes for a check that fails though the
 //! service is well: choose one that doesn't. [`share_probes`](Check::share_probes) lets calls probe as well.
 //! If nobody polls the check any more, or it is refused by something other than the breaker, calls
-//! probe as ever.
+//! probe as ever. (A key that isn't called yet gets its breaker from the check, so that this holds from
+//! its first call on.)
 //!
 //! A window that is limited but not quiet goes on probing with calls where that is more often than
 //! the interval: then they know sooner.
@@ -60,13 +61,16 @@
 //! A health endpoint may be well while the service behind it is not. So a check that passes does no
 //! more than any other good answer: the breaker wants as many good probes as
 //! [`close_after`](crate::Breaker::close_after) says, and then comes back over its ramp; the window grows by
-//! one answer. The calls that go then have their say.
+//! one answer. The calls that go then have their say. Nobody learns from a check how long answers take,
+//! and so a slow one isn't slow to a breaker: that is what [`timeout`](Check::timeout) is for. An answer that
+//! calls the request wrong, such as a 404, is a good one here as elsewhere: see that the endpoint exists.
 //!
 //! # What it doesn't do
 //!
 //! It isn't repeated when it fails, and neither earns nor spends [budget](crate::budget). The
 //! [throttle](crate::throttle) doesn't shed or count it, and a limited window doesn't take it for
-//! demand. It goes at the window's pace, as anything does. It spawns nothing: a [`Checks`] is a future, and whoever polls it lets it run.
+//! demand. It goes no faster than the window's pace, which for seldom called services is slow. It spawns
+//! nothing: a [`Checks`] is a future, and whoever polls it lets it run.
 //!
 //! # Defaults
 //!

@@ -183,6 +183,12 @@ mod tests {
         Duration::from_millis(count)
     }
 
+    fn before(moment: Instant) -> Instant {
+        moment
+            .checked_sub(Duration::from_nanos(1))
+            .expect("a later moment")
+    }
+
     fn draws() -> Draws {
         Rng::seeded(1).draws()
     }
@@ -221,7 +227,7 @@ mod tests {
         };
         let mut plan = plan(t0);
         assert_eq!(step(&mut plan, seen, t0), Step::Sleep(until));
-        assert_eq!(step(&mut plan, seen, until - ms(1)), Step::Sleep(until));
+        assert_eq!(step(&mut plan, seen, before(until)), Step::Sleep(until));
         assert_eq!(step(&mut plan, seen, until), Step::Check(until));
     }
 
@@ -235,7 +241,7 @@ mod tests {
         };
         plan.ended(GONE, t0, &mut draws());
         let due = t0 + ms(1000);
-        let early = due - Duration::from_nanos(1);
+        let early = before(due);
         assert_eq!(step(&mut plan, seen(early), early), Step::Sleep(due));
         assert_eq!(step(&mut plan, seen(due), due), Step::Check(due));
     }
@@ -260,7 +266,7 @@ mod tests {
             },
         ] {
             let mut plan = plan(t0);
-            let early = due - ms(1);
+            let early = before(due);
             assert_eq!(step(&mut plan, seen, early), Step::Sleep(due));
             assert_eq!(step(&mut plan, seen, due), Step::Check(due));
         }
@@ -313,7 +319,7 @@ mod tests {
                 ..WELL
             };
             let due = t0 + believed;
-            let early = due - Duration::from_nanos(1);
+            let early = before(due);
             assert_eq!(step(&mut plan, seen(early), early), Step::Sleep(due));
             assert_eq!(step(&mut plan, seen(due), due), Step::Check(due));
         }

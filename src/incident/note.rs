@@ -59,14 +59,14 @@ impl Note {
     /// `None`: of no interest.
     pub(super) fn of(event: &Event) -> Option<(Option<Key>, Self)> {
         Some(match *event {
-            // A learned limit moves all the time.
+            // A learned limit moves all the time. Nobody is affected by how a check ends, and what it
+            // changed is told as well.
             Event::Changed {
                 change: Change::Limit(limit::Change::Moved { .. }),
                 ..
-            } => return None,
+            }
+            | Event::Checked { .. } => return None,
             Event::Changed { key, change, .. } => (key, Self::Changed(change)),
-            // Nobody is affected by how a check ends. What it changed is told as well.
-            Event::Checked { .. } => return None,
             Event::Done {
                 attempts,
                 key,

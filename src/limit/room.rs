@@ -162,6 +162,7 @@ impl<M: Machine> Room<M> {
     /// before `ask.latest` is everybody's moment; asking again at `ask.latest` is up to the caller.
     pub(crate) fn ask(&self, place: &mut Option<u64>, ask: &mut Ask<'_>) -> Answer<M::Ticket> {
         let now = ask.now();
+        let front = M::CHECKS_FIRST && ask.purpose.goes_first();
         let mut draws = ask.rng.draws();
         let mut wakers = Wakers {
             // Most newcomers go at once and need none.
@@ -175,10 +176,7 @@ impl<M: Machine> Room<M> {
                 Some(number) => {
                     Some(inside.again(number, ask.latest, now, &mut draws, &mut wakers))
                 }
-                None => {
-                    let front = M::CHECKS_FIRST && ask.purpose.goes_first();
-                    inside.first_time(front, ask.latest, now, &mut draws, &mut wakers)
-                }
+                None => inside.first_time(front, ask.latest, now, &mut draws, &mut wakers),
             };
             if let Some(Answer::Wait(_)) = answer {
                 place.get_or_insert(inside.seated);

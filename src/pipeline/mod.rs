@@ -28,6 +28,8 @@
 //! requests tell their key by themselves ([`Http::key_by`] bends that), closures by [`Call::keyed`],
 //! and calls without a key pass by what is kept per key.
 //!
+//! Whether a service is well again is found out by calls, or by [active checks](crate::check) before them.
+//!
 //! The settings of a [reloadable](Pipeline::reloadable) pipeline can be exchanged while calls go
 //! through it; the state of its policies [stays](Pipeline::reload).
 //!
