@@ -110,6 +110,8 @@ struct Inside<M> {
     /// Of those that were just found to be overdue by a timer that may never fire.
     roused: Vec<Waker>,
     came: u64,
+    /// Counts those that stand before all others.
+    fronts: u64,
     /// Who came last.
     seated: u64,
     /// Whether the machine was told that somebody is in line.
@@ -148,7 +150,8 @@ impl<M: Machine> Room<M> {
                 waiters: BTreeMap::new(),
                 overdue: BTreeMap::new(),
                 roused: Vec::new(),
-                came: 0,
+                came: FRONTS,
+                fronts: 0,
                 seated: 0,
                 announced: false,
                 now: None,
@@ -498,18 +501,21 @@ impl<M: Machine> Inside<M> {
         match self.line.order {
             Order::FirstIn => self.waiters.len(),
             // Nobody but a check.
-            Order::NewestFirst => usize::from(self.waiters.contains_key(&FRONTS[1])),
+            Order::NewestFirst => usize::from(has_front(&self.waiters)),
         }
     }
 
-    /// The number before all others, if nobody has it.
-    fn front(&self) -> Option<u64> {
-        let number = match self.line.order {
-            Order::FirstIn => FRONTS[0],
-            Order::NewestFirst => FRONTS[1],
-        };
-        let taken = self.waiters.contains_key(&number) || self.overdue.contains_key(&number);
-        (!taken).then_some(number)
+    /// A number before all others, if nobody stands there. Not one that there was before: whoever lost
+    /// its place may not know it yet.
+    fn front(&mut self) -> Option<u64> {
+        if has_front(&self.waiters) || has_front(&self.overdue) {
+            return None;
+        }
+        self.fronts = (self.fronts + 1) % FRONTS;
+        Some(match self.line.order {
+            Order::FirstIn => FRONTS - 1 - self.fronts,
+            Order::NewestFirst => u64::MAX - self.fronts,
+        })
     }
 
     fn head(&self) -> Option<u64> {
@@ -522,10 +528,9 @@ impl<M: Machine> Inside<M> {
 
     /// Whether nobody is in line. A check in front of it is nobody.
     fn is_idle(&self) -> bool {
-        let is_check = |number| M::CHECKS_FIRST && self.waiters.contains_key(number);
         match self.waiters.len() {
             0 => true,
-            1 => FRONTS.iter().any(is_check),
+            1 => has_front(&self.waiters),
             _ => false,
         }
     }
@@ -607,8 +612,15 @@ const SLOW: Duration = Duration::from_millis(50);
 /// a little late that is everybody far behind.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The numbers before all others, by the order; they belong to checks.
-const FRONTS: [u64; 2] = [0, u64::MAX];
+/// So many numbers at either end are for checks, which stand before all others.
+const FRONTS: u64 = 1 << 32;
+
+/// Whether a check stands before all others.
+fn has_front(waiters: &BTreeMap<u64, Waiter>) -> bool {
+    let ends = [waiters.first_key_value(), waiters.last_key_value()];
+    let mut numbers = ends.into_iter().flatten().map(|(number, _)| *number);
+    numbers.any(|it| it < FRONTS || it > u64::MAX - FRONTS)
+}
 
 /// The earlier of two moments that may not be there.
 fn ends(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
@@ -651,6 +663,8 @@ mod tests {
     impl Machine for Turnstile {
         type Ticket = ();
 
+        const CHECKS_FIRST: bool = true;
+
         fn go(&mut self, now: Instant, _: &mut Draws) -> Result<(), Option<Instant>> {
             match self.next(now) {
                 Next::At(at) => Err(Some(at)),
@@ -692,6 +706,7 @@ mod tests {
     /// One that asks when it is woken, when its moment has come, and after its deadline.
     struct Task {
         id: usize,
+        purpose: Purpose,
         place: Option<u64>,
         latest: Option<Instant>,
         flag: Arc<Flag>,
@@ -702,10 +717,19 @@ mod tests {
         fn new(id: usize, latest: Option<Instant>) -> Self {
             Self {
                 id,
+                purpose: Purpose::Call,
                 place: None,
                 latest,
                 flag: Arc::default(),
                 timer: None,
+            }
+        }
+
+        fn check(id: usize, latest: Option<Instant>) -> Self {
+            let purpose = Purpose::Check { first: true };
+            Self {
+                purpose,
+                ..Self::new(id, latest)
             }
         }
 
@@ -724,7 +748,7 @@ mod tests {
                     attempt: 1,
                     timeout: None,
                     priority: Priority::default(),
-                    purpose: Purpose::Call,
+                    purpose: self.purpose,
                     news: None,
                 },
             );
@@ -1012,6 +1036,55 @@ mod tests {
     }
 
     #[test]
+    fn a_check_goes_before_all_others_and_those_keep_their_order() {
+        for (order, expected) in [
+            (Order::FirstIn, [2, 0, 1, 3]),
+            (Order::NewestFirst, [2, 3, 1, 0]),
+        ] {
+            let (room, now) = room(0, 9);
+            lock(&room.inside).line.order = order;
+            let mut tasks: Vec<_> = (0..4)
+                .map(|id| match id {
+                    2 => Task::check(id, None),
+                    id => Task::new(id, None),
+                })
+                .collect();
+            for task in &mut tasks {
+                assert_eq!(task.ask(&room, now), Answer::Wait(None));
+            }
+            // Not even one that comes when it is free passes it.
+            for id in expected {
+                room.with(Some(now), |it| it.free = 1);
+                let mut late = Task::new(9, None);
+                let goes_past = order == Order::NewestFirst && id != 2;
+                if !goes_past {
+                    assert_eq!(late.ask(&room, now), Answer::Wait(None));
+                    room.leave(late.place.unwrap());
+                }
+                assert!(tasks[id].is_woken(), "{order:?}: {id}");
+                assert_eq!(tasks[id].ask(&room, now), Answer::Go(()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_check_stands_where_it_came() {
+        let (room, now) = room(0, 9);
+        let mut tasks = [
+            Task::new(0, None),
+            Task::check(1, None),
+            Task::check(2, None),
+        ];
+        for task in &mut tasks {
+            assert_eq!(task.ask(&room, now), Answer::Wait(None));
+        }
+        for id in [1, 0, 2] {
+            room.with(Some(now), |it| it.free = 1);
+            assert_eq!(tasks[id].ask(&room, now), Answer::Go(()));
+        }
+    }
+
+    #[test]
     fn no_capacity_is_failing_at_once() {
         for order in [Order::FirstIn, Order::NewestFirst] {
             let (room, now) = room(1, 0);
@@ -1024,16 +1097,22 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Op {
-        Join { patience: Option<u32> },
+        Join {
+            patience: Option<u32>,
+            is_check: bool,
+        },
         Leave(prop::sample::Index),
         GiveBack,
-        Run { from_the_back: bool },
+        Run {
+            from_the_back: bool,
+        },
         Tick(u32),
     }
 
     fn any_op() -> impl Strategy<Value = Op> {
         prop_oneof![
-            4 => prop::option::of(0..40_u32).prop_map(|patience| Op::Join { patience }),
+            4 => (prop::option::of(0..40_u32), prop::bool::weighted(0.2))
+                .prop_map(|(patience, is_check)| Op::Join { patience, is_check }),
             1 => any::<prop::sample::Index>().prop_map(Op::Leave),
             2 => Just(Op::GiveBack),
             3 => any::<bool>().prop_map(|from_the_back| Op::Run { from_the_back }),
@@ -1041,20 +1120,30 @@ mod tests {
         ]
     }
 
-    /// The slow reading: a list in order of arrival.
+    /// The slow reading: a list in order of arrival, and the one who is before all others.
     struct Naive {
         machine: Turnstile,
         waiters: Vec<(usize, Option<Instant>)>,
+        front: Option<usize>,
         order: Order,
         capacity: usize,
         gone: Vec<usize>,
     }
 
     impl Naive {
-        fn join(&mut self, id: usize, latest: Option<Instant>, now: Instant) {
+        /// Where in the list the one before all others is.
+        fn front(&self) -> Option<usize> {
+            self.waiters
+                .iter()
+                .position(|(id, _)| Some(*id) == self.front)
+        }
+
+        fn join(&mut self, id: usize, is_check: bool, latest: Option<Instant>, now: Instant) {
+            let is_front = is_check && self.front().is_none();
             let ahead = match self.order {
+                _ if is_front => 0,
                 Order::FirstIn => self.waiters.len(),
-                Order::NewestFirst => 0,
+                Order::NewestFirst => usize::from(self.front().is_some()),
             };
             if ahead == 0 && self.machine.next(now) == Next::Now {
                 return self.go(id, now);
@@ -1067,7 +1156,11 @@ mod tests {
                 if self.order == Order::FirstIn || self.capacity == 0 {
                     return;
                 }
-                self.waiters.remove(0);
+                let oldest = (0..self.waiters.len()).find(|it| Some(*it) != self.front());
+                self.waiters.remove(oldest.unwrap_or(0));
+            }
+            if is_front {
+                self.front = Some(id);
             }
             self.waiters.push((id, latest));
         }
@@ -1076,10 +1169,10 @@ mod tests {
             self.waiters
                 .retain(|(_, latest)| latest.is_none_or(|at| at >= now));
             while !self.waiters.is_empty() {
-                let next = match self.order {
+                let next = self.front().unwrap_or(match self.order {
                     Order::FirstIn => 0,
                     Order::NewestFirst => self.waiters.len() - 1,
-                };
+                });
                 let (id, latest) = self.waiters[next];
                 let turn = self.machine.turn(0, now);
                 if self.machine.next(now) == Next::Now {
@@ -1100,7 +1193,7 @@ mod tests {
 
     proptest! {
         /// Order, bounds and refusals are those of a plain list; nobody who could go is left
-        /// asleep; and (first come, first served) nobody is woken in vain.
+        /// asleep; and (first come, first served, and no check) nobody is woken in vain.
         #[test]
         fn the_line_is_a_plain_list_whatever_comes_goes_and_is_dropped(
             free in 0..4_u32,
@@ -1115,20 +1208,22 @@ mod tests {
             let order = if newest_first { Order::NewestFirst } else { Order::FirstIn };
             let machine = Turnstile { free, open_at: now, step: step * MS, is_clock };
             let room = Room::new(machine.clone(), Line { capacity, order, max_wait: None });
-            let mut naive = Naive { machine, waiters: Vec::new(), order, capacity, gone: Vec::new() };
+            let mut naive = Naive { machine, waiters: Vec::new(), front: None, order, capacity, gone: Vec::new() };
+            let mut checked = false;
             let (mut tasks, mut gone): (Vec<Task>, Vec<usize>) = (Vec::new(), Vec::new());
             for (id, op) in ops.into_iter().enumerate() {
                 match op {
-                    Op::Join { patience } => {
+                    Op::Join { patience, is_check } => {
                         // Never a moment that a tick can hit: who is looked at first then decides.
                         let latest = patience.map(|it| now + it * MS + MS / 2);
-                        let mut task = Task::new(id, latest);
+                        let mut task = if is_check { Task::check(id, latest) } else { Task::new(id, latest) };
+                        checked |= is_check;
                         match task.ask(&room, now) {
                             Answer::Go(()) => gone.push(id),
                             Answer::Wait(_) => tasks.push(task),
                             Answer::Refuse(_) => {}
                         }
-                        naive.join(id, latest, now);
+                        naive.join(id, is_check, latest, now);
                     }
                     Op::Leave(index) => if !tasks.is_empty() {
                         let task = tasks.remove(index.index(tasks.len()));
@@ -1157,7 +1252,7 @@ mod tests {
                                 Answer::Go(()) => gone.push(tasks.remove(next).id),
                                 Answer::Wait(at) => {
                                     prop_assert!(at.is_none_or(|at| at > now), "spins");
-                                    prop_assert!(at.is_some() || is_due || newest_first, "woken in vain");
+                                    prop_assert!(at.is_some() || is_due || newest_first || checked, "woken in vain");
                                 }
                                 Answer::Refuse(_) => drop(tasks.remove(next)),
                             }
