@@ -151,6 +151,7 @@ impl Signature {
                 Test::Header(_)
                     | Test::HeaderAny(_)
                     | Test::HeaderHasNone(..)
+                    | Test::HeaderHasOne(..)
                     | Test::NoHeader(_)
                     | Test::HeaderIs(..)
                     | Test::HeaderHas(..)
@@ -168,7 +169,8 @@ impl Signature {
 
 /// What a row asks of a failure.
 ///
-/// Header names and all texts that are looked for in bodies are written in lower case.
+/// Header names and all texts that are looked for in bodies are written in lower case. White space in
+/// a body is one space, at its beginning none.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Test {
@@ -189,6 +191,8 @@ pub enum Test {
     HeaderAny(&'static [&'static str]),
     /// One of its values contains this text, in whatever case.
     HeaderHas(&'static str, &'static str),
+    /// One of its values contains one of these texts, in whatever case.
+    HeaderHasOne(&'static str, &'static [&'static str]),
     /// None of its values contains any of these texts, in whatever case.
     HeaderHasNone(&'static str, &'static [&'static str]),
     /// One of its values is this text, in whatever case.
@@ -211,6 +215,8 @@ pub enum Test {
     RetryAfterDate,
     /// The failure came after about one of these times, in milliseconds.
     Waited(&'static [u32]),
+    /// The failure came no sooner than this, in milliseconds.
+    WaitedAtLeast(u32),
 }
 
 impl Test {
@@ -228,6 +234,9 @@ impl Test {
             Self::Header(name) => headers.contains_key(name),
             Self::HeaderAny(names) => names.iter().any(|name| headers.contains_key(*name)),
             Self::HeaderHas(name, text) => values(headers, name).any(|it| contains(it, text)),
+            Self::HeaderHasOne(name, texts) => {
+                values(headers, name).any(|it| texts.iter().any(|text| contains(it, text)))
+            }
             Self::HeaderHasNone(name, texts) => {
                 !values(headers, name).any(|it| texts.iter().any(|text| contains(it, text)))
             }
@@ -255,6 +264,9 @@ impl Test {
                 let is_about = |&time: &u32| is_about(elapsed.as_millis(), u128::from(time));
                 times.iter().any(is_about)
             }),
+            Self::WaitedAtLeast(least) => symptoms
+                .elapsed
+                .is_some_and(|elapsed| elapsed.as_millis() >= u128::from(least)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The beginning of a body, ready to be searched for many words. *Pure.*
 
-/// Text in lower case, and which three bytes in a row it may hold.
+/// Text in lower case, and which three bytes in a row it may hold. White space is one space, however
+/// a page is broken into lines.
 ///
 /// More than a hundred words are looked for, and hardly any is there. Asking the set first makes
 /// that a few reads for each instead of a walk through the text.
@@ -12,7 +13,14 @@ pub(super) struct Text {
 
 impl Text {
     pub(super) fn new(text: &[u8]) -> Self {
-        let bytes = text.to_ascii_lowercase();
+        let mut bytes = Vec::with_capacity(text.len());
+        for byte in text {
+            if !byte.is_ascii_whitespace() {
+                bytes.push(byte.to_ascii_lowercase());
+            } else if bytes.last().is_some_and(|last| *last != b' ') {
+                bytes.push(b' ');
+            }
+        }
         let mut triples = Box::new([0; WORDS]);
         for triple in bytes.windows(3) {
             let (word, bit) = place(triple);
@@ -86,6 +94,14 @@ mod tests {
         }
         assert!(text.begins("no h") && !text.begins("healthy"));
         assert!(Text::new(b"").is_empty() && !Text::new(b"").has("a"));
+    }
+
+    #[test]
+    fn line_breaks_and_indents_are_single_spaces() {
+        let text = Text::new(b"\r\n\t Unable to\n   service your\r\nrequest\n");
+        assert!(text.begins("unable") && text.has("unable to service your request"));
+        assert!(!text.has("  ") && !text.has("\n"));
+        assert!(Text::new(b" \r\n\t").is_empty());
     }
 
     proptest! {

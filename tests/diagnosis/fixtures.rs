@@ -1,6 +1,7 @@
 //! Answers with the truth beside them. `recorded.jsonl` holds what a client received from nginx,
-//! `HAProxy` and Envoy while each thing was made to go wrong on purpose; `written.jsonl` what other
-//! programs' sources and manuals say that they send.
+//! `HAProxy` and Envoy while each thing was made to go wrong on purpose, `recorded-others.jsonl` the
+//! same of other programs and otherwise configured ones, without the headers that nobody reads and
+//! without style sheets; `written.jsonl` what other programs' sources and manuals say that they send.
 
 use std::io;
 use std::time::Duration;
@@ -77,7 +78,8 @@ impl Record {
         let phase = error["phase"].as_str().unwrap_or_default();
         let kind = error["kind"].as_str();
         let begun = !self.headers.is_empty();
-        let no_http = self.text("partial").starts_with("SSH");
+        let partial = self.text("partial");
+        let no_http = !partial.is_empty() && !partial.starts_with("HTTP/");
         let of = |kind: io::ErrorKind| io::Error::from(kind);
         let answer = || Symptoms::response(self.status().expect("an answer"), &self.headers);
         let seen = match (phase, kind) {
@@ -147,6 +149,10 @@ fn labels(diagnosis: &Diagnosis) -> &'static [&'static str] {
 
 pub(crate) fn recorded() -> Vec<Record> {
     read(include_str!("../fixtures/diagnosis/recorded.jsonl"))
+}
+
+pub(crate) fn others() -> Vec<Record> {
+    read(include_str!("../fixtures/diagnosis/recorded-others.jsonl"))
 }
 
 pub(crate) fn written() -> Vec<Record> {

@@ -51,7 +51,7 @@ pub(super) const EXPLICIT: &[Signature] = &[
     )
     .on(&[429, 503])
     .when(&[LimitUsedUp])
-    .says(&[(RateLimit, 25)]),
+    .says(&[(RateLimit, 30)]),
     row("retry-after: a daily quota", "seen at OpenAlex: 53578 s")
         .on(&[429])
         .when(&[RetryAfter(3600, u64::MAX)])
@@ -76,7 +76,7 @@ pub(super) const EXPLICIT: &[Signature] = &[
     )
     .on(&[503])
     .when(&[RetryAfter(600, u64::MAX)])
-    .says(&[(Maintenance, 12)]),
+    .says(&[(Maintenance, 18)]),
     row(
         "retry-after: a date",
         "planned maintenance, as in RFC 9110's examples",

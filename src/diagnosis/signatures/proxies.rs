@@ -9,8 +9,8 @@ use crate::diagnosis::cause::Cause::{
 use crate::diagnosis::cause::Origin::{Application, Edge, Proxy};
 use crate::diagnosis::cause::Persistence::{Momentary, Persistent};
 use crate::diagnosis::signature::Test::{
-    Body, BodyBegins, BodyHas, Header, HeaderAny, HeaderHas, HeaderIs, NoBody, NoBodyHas, NoHeader,
-    Reason, RetryAfter, Waited,
+    Body, BodyBegins, BodyHas, Header, HeaderAny, HeaderHas, HeaderHasNone, HeaderIs, NoBody, NoBodyHas,
+    NoHeader, Reason, RetryAfter, Waited, WaitedAtLeast,
 };
 use crate::verdict::Processed::{Maybe, No};
 
@@ -310,6 +310,17 @@ pub(super) const NGINX: &[Signature] = &[
     ])
     .says(&[(RateLimit, 18), (Overload, 12), (Maintenance, 12)]),
     row(
+        "nginx: its own 503, but late",
+        "nginx: limit_req, limit_conn and return answer at once",
+    )
+    .on(&[503])
+    .when(&[
+        HeaderHas("server", "nginx"),
+        Reason("service temporarily unavailable"),
+        WaitedAtLeast(300),
+    ])
+    .says(&[(RateLimit, -10), (Overload, -6), (Maintenance, -8)]),
+    row(
         "nginx: passed on a 503",
         "recorded: its own phrase would be another",
     )
@@ -486,9 +497,29 @@ pub(super) const APACHE: &[Signature] = &[
     )
     .by(Proxy("apache"))
     .on(&[503])
-    .when(&[BodyHas(&["maintenance downtime or capacity problems"])])
-    .says(&[(UpstreamUnavailable, 14), (Overload, 8), (Maintenance, -12)])
+    .when(&[
+        BodyHas(&["maintenance downtime or capacity problems"]),
+        BodyHas(&["<html><head>"]),
+    ])
+    .says(&[
+        (UpstreamUnavailable, 15),
+        (Overload, 8),
+        (Maintenance, 7),
+        (GatewayTimeout, -8),
+    ])
     .processed(No),
+    row(
+        "apache: the headers of its 503",
+        "recorded: its pages are in iso-8859-1",
+    )
+    .by(Proxy("apache"))
+    .on(&[503])
+    .when(&[
+        HeaderHas("server", "apache"),
+        HeaderHas("content-type", "charset=iso-8859-1"),
+        NoBodyHas("maintenance downtime or capacity problems"),
+    ])
+    .says(&[(UpstreamUnavailable, 9), (Overload, 3), (Maintenance, 3)]),
     row(
         "apache: error reading from the upstream",
         "apache/httpd: mod_proxy_http.c; timeouts too",
@@ -507,6 +538,29 @@ pub(super) const APACHE: &[Signature] = &[
     .when(&[BodyHas(&["error reading from remote server"]), Waited(TIDY)])
     .says(&[(GatewayTimeout, 18)]),
     row(
+        "apache: the upstream took long",
+        "apache/httpd: a read timeout is a 502",
+    )
+    .by(Proxy("apache"))
+    .on(&[502])
+    .when(&[
+        BodyHas(&["error reading from remote server"]),
+        WaitedAtLeast(900),
+    ])
+    .says(&[(GatewayTimeout, 14)]),
+    row(
+        "apache: a broken answer",
+        "recorded; apache/httpd: http_protocol.c",
+    )
+    .by(Proxy("apache"))
+    .on(&[502])
+    .when(&[
+        BodyHas(&["the proxy server received an invalid response from an upstream server"]),
+        NoBodyHas("error reading from remote server"),
+    ])
+    .says(&[(UpstreamUnavailable, 14), (BadUpstreamAnswer, 10)])
+    .processed(Maybe),
+    row(
         "apache: the phrase of its proxy",
         "apache/httpd: mod_proxy_http.c",
     )
@@ -516,15 +570,36 @@ pub(super) const APACHE: &[Signature] = &[
         Reason("proxy error"),
         NoBodyHas("error reading from remote server"),
     ])
-    .says(&[(UpstreamUnavailable, 12)]),
+    .says(&[(UpstreamUnavailable, 12), (GatewayTimeout, 8)]),
     row(
-        "apache: the name does not resolve",
-        "apache/httpd: proxy_util.c",
+        "apache: the phrase of its proxy, late",
+        "apache/httpd: a read timeout is a 502",
     )
     .by(Proxy("apache"))
     .on(&[502])
+    .when(&[
+        Reason("proxy error"),
+        NoBodyHas("error reading from remote server"),
+        WaitedAtLeast(900),
+    ])
+    .says(&[(GatewayTimeout, 10)]),
+    row(
+        "apache: the name does not resolve",
+        "apache/httpd: proxy_util.c; recorded as a 500",
+    )
+    .by(Proxy("apache"))
+    .on(&[500, 502])
     .when(&[BodyHas(&["dns lookup failure for:"])])
     .says(&[(Configuration, 28), (UpstreamUnavailable, -12)])
+    .processed(No),
+    row(
+        "apache: the phrase of its proxy's 500",
+        "recorded: a name or TLS; apache/httpd: proxy_util.c",
+    )
+    .by(Proxy("apache"))
+    .on(&[500])
+    .when(&[Reason("proxy error")])
+    .says(&[(Configuration, 20), (UpstreamUnavailable, 12)])
     .processed(No),
     row(
         "apache: no TLS to the upstream",
@@ -597,6 +672,25 @@ pub(super) const VARNISH: &[Signature] = &[
     .when(&[BodyHas(&["error 503 backend fetch failed"]), Waited(TIDY)])
     .says(&[(GatewayTimeout, 6)]),
     row(
+        "varnish: a fetch that took long",
+        "varnish-cache: it has no 504",
+    )
+    .by(Proxy("varnish"))
+    .on(&[503])
+    .when(&[Reason("backend fetch failed"), WaitedAtLeast(900)])
+    .says(&[(GatewayTimeout, 19)]),
+    row(
+        "varnish: a page that took long",
+        "varnish-cache: it has no 504",
+    )
+    .by(Proxy("varnish"))
+    .on(&[503])
+    .when(&[
+        BodyHas(&["error 503 backend fetch failed"]),
+        WaitedAtLeast(900),
+    ])
+    .says(&[(GatewayTimeout, 8)]),
+    row(
         "varnish: its constant retry-after",
         "varnish-cache: builtin.vcl always says 5",
     )
@@ -619,6 +713,29 @@ pub(super) const VARNISH: &[Signature] = &[
     ])
     .says(&[(Maintenance, 18), (RateLimit, 8), (Overload, 8)])
     .processed(No),
+    row(
+        "varnish: the headers of its operator",
+        "varnish-cache: synth() has no Via",
+    )
+    .by(Proxy("varnish"))
+    .on(&[503])
+    .when(&[
+        HeaderIs("server", "varnish"),
+        NoHeader("via"),
+        NoBodyHas("guru meditation"),
+    ])
+    .says(&[(Maintenance, 12), (RateLimit, 5), (Overload, 2)])
+    .processed(No),
+    row(
+        "varnish: the phrase of a mistake in its VCL",
+        "varnish-cache: cache_req_fsm.c",
+    )
+    .by(Proxy("varnish"))
+    .on(&[503])
+    .when(&[Reason("vcl failed")])
+    .says(&[(Configuration, 25), (Maintenance, -12)])
+    .processed(No)
+    .lasts(Persistent),
     row(
         "varnish: a mistake in its VCL",
         "varnish-cache: cache_req_fsm.c",
@@ -685,7 +802,7 @@ pub(super) const SQUID: &[Signature] = &[
     row("squid: no connection", "squid: FwdState.cc, errorpage.cc")
         .by(Proxy("squid"))
         .when(&[HeaderHas("x-squid-error", "err_connect_fail")])
-        .says(&[(UpstreamUnavailable, 28)])
+        .says(&[(UpstreamUnavailable, 34)])
         .processed(No),
     row("squid: can't forward", "squid: FwdState.cc, errorpage.cc")
         .by(Proxy("squid"))
@@ -710,10 +827,20 @@ pub(super) const SQUID: &[Signature] = &[
         .lasts(Momentary),
     row("squid: error reading", "squid: http.cc")
         .by(Proxy("squid"))
-        .when(&[HeaderHas("x-squid-error", "err_read_error")])
+        .when(&[
+            HeaderHas("x-squid-error", "err_read_error"),
+            HeaderHasNone("x-squid-error", &["err_read_error 0"]),
+        ])
         .says(&[(UpstreamUnavailable, 28)])
         .processed(Maybe)
         .lasts(Momentary),
+    row(
+        "squid: no peer left",
+        "recorded: a read error without a number",
+    )
+    .by(Proxy("squid"))
+    .when(&[HeaderIs("x-squid-error", "err_read_error 0")])
+    .says(&[(UpstreamUnavailable, 28)]),
     row("squid: a broken answer", "squid: errorpage.cc")
         .by(Proxy("squid"))
         .when(&[HeaderHas("x-squid-error", "err_invalid_resp")])
@@ -752,6 +879,111 @@ pub(super) const OTHERS: &[Signature] = &[
     .on(&[502])
     .when(&[Reason("server hangup")])
     .says(&[(UpstreamUnavailable, 25)])
+    .processed(Maybe),
+    row(
+        "traffic server: a broken answer",
+        "recorded; apache/trafficserver: body_factory",
+    )
+    .by(Proxy("traffic server"))
+    .on(&[502])
+    .when(&[BodyHas(&[
+        "the host requested did not return the document correctly",
+    ])])
+    .says(&[(UpstreamUnavailable, 20), (BadUpstreamAnswer, 18)])
+    .processed(Maybe),
+    row(
+        "traffic server: no answer in time",
+        "recorded; apache/trafficserver: body_factory",
+    )
+    .by(Proxy("traffic server"))
+    .on(&[504])
+    .when(&[BodyHas(&[
+        "too much time has passed without sending any data",
+    ])])
+    .says(&[(GatewayTimeout, 22)])
+    .processed(Maybe),
+    row(
+        "traffic server: the name does not resolve",
+        "recorded; apache/trafficserver: body_factory",
+    )
+    .by(Proxy("traffic server"))
+    .on(&[500, 502])
+    .when(&[BodyHas(&["the server does not have a dns entry"])])
+    .says(&[(Configuration, 24), (UpstreamUnavailable, 8)])
+    .processed(No),
+    row(
+        "traffic server: the phrase of a name that does not resolve",
+        "recorded; apache/trafficserver: HttpTransact.cc",
+    )
+    .by(Proxy("traffic server"))
+    .on(&[500, 502])
+    .when(&[Reason("cannot find server.")])
+    .says(&[(Configuration, 24), (UpstreamUnavailable, 8)])
+    .processed(No),
+    row(
+        "traffic server: no such mapping",
+        "recorded; apache/trafficserver: body_factory",
+    )
+    .by(Proxy("traffic server"))
+    .on(&[404])
+    .when(&[BodyHas(&["not found on accelerator"])])
+    .says(&[(Configuration, 24)])
+    .processed(No)
+    .lasts(Persistent),
+    row("h2o: no connection", "recorded; h2o: lib/core/proxy.c")
+        .by(Proxy("h2o"))
+        .on(&[502])
+        .when(&[
+            HeaderHas("server", "h2o"),
+            BodyHas(&["connection failure", "connection timeout"]),
+        ])
+        .says(&[(UpstreamUnavailable, 16)])
+        .processed(No),
+    row("h2o: too slow", "recorded; h2o: lib/core/proxy.c")
+        .by(Proxy("h2o"))
+        .on(&[502, 504])
+        .when(&[HeaderHas("server", "h2o"), BodyBegins("i/o timeout")])
+        .says(&[(GatewayTimeout, 16)])
+        .processed(Maybe),
+    row(
+        "tinyproxy: no connection",
+        "recorded; tinyproxy: src/reqs.c, a 500 where others say 502",
+    )
+    .by(Proxy("tinyproxy"))
+    .on(&[500, 502])
+    .when(&[BodyHas(&[
+        "tinyproxy was unable to connect to the remote web server",
+    ])])
+    .says(&[(UpstreamUnavailable, 16)])
+    .processed(No),
+    row(
+        "tinyproxy: the phrase of no connection",
+        "recorded; tinyproxy: src/reqs.c",
+    )
+    .by(Proxy("tinyproxy"))
+    .on(&[500])
+    .when(&[Reason("unable to connect")])
+    .says(&[(UpstreamUnavailable, 20)])
+    .processed(No),
+    row(
+        "tinyproxy: the phrase of a broken answer",
+        "recorded; tinyproxy: src/reqs.c",
+    )
+    .by(Proxy("tinyproxy"))
+    .on(&[503])
+    .when(&[Reason("could not retrieve all the headers")])
+    .says(&[(UpstreamUnavailable, 14), (BadUpstreamAnswer, 8)])
+    .processed(Maybe),
+    row(
+        "tinyproxy: a broken answer",
+        "recorded; tinyproxy: src/reqs.c",
+    )
+    .by(Proxy("tinyproxy"))
+    .on(&[503])
+    .when(&[BodyHas(&[
+        "unable to retrieve and process headers from the remote web server",
+    ])])
+    .says(&[(UpstreamUnavailable, 20), (BadUpstreamAnswer, 14)])
     .processed(Maybe),
     row(
         "traffic server: no connection",
@@ -824,10 +1056,24 @@ pub(super) const OTHERS: &[Signature] = &[
     .says(&[(Overload, 10), (UpstreamUnavailable, 6)]),
     row("caddy: no upstream", "caddy: reverseproxy.go")
         .by(Proxy("caddy"))
-        .on(&[502, 503])
+        .on(&[502])
         .when(&[HeaderIs("server", "caddy"), NoBody, NoHeader("via")])
         .says(&[(UpstreamUnavailable, 20)])
         .processed(Maybe),
+    row(
+        "caddy: an empty 503",
+        "recorded: none healthy, all full, an operator's reply, or passed on",
+    )
+    .by(Proxy("caddy"))
+    .on(&[503])
+    .when(&[HeaderIs("server", "caddy"), NoBody, NoHeader("via")])
+    .says(&[
+        (UpstreamUnavailable, 16),
+        (Overload, 9),
+        (Maintenance, 9),
+        (ApplicationError, 9),
+    ])
+    .processed(Maybe),
     row("caddy: too slow", "caddy: reverseproxy.go")
         .by(Proxy("caddy"))
         .on(&[504])
@@ -903,6 +1149,18 @@ pub(super) const OTHERS: &[Signature] = &[
     .when(&[HeaderHas("server", "lighttpd"), BodyHas(&["<title>503 "])])
     .says(&[(UpstreamUnavailable, 18), (Overload, 8)]),
     row(
+        "lighttpd: the headers of its 503",
+        "recorded: connections that fail are a 503",
+    )
+    .by(Proxy("lighttpd"))
+    .on(&[503])
+    .when(&[
+        HeaderHas("server", "lighttpd"),
+        HeaderIs("content-type", "text/html"),
+        NoBodyHas("<title>503 "),
+    ])
+    .says(&[(UpstreamUnavailable, 9), (Overload, 3)]),
+    row(
         "lighttpd: a broken upstream",
         "recorded: it says 500 where others say 502",
     )
@@ -911,6 +1169,18 @@ pub(super) const OTHERS: &[Signature] = &[
     .when(&[HeaderHas("server", "lighttpd"), BodyHas(&["<title>500 "])])
     .says(&[(UpstreamUnavailable, 20)])
     .processed(Maybe),
+    row(
+        "lighttpd: the headers of its 500",
+        "recorded: it says 500 where others say 502",
+    )
+    .by(Proxy("lighttpd"))
+    .on(&[500])
+    .when(&[
+        HeaderHas("server", "lighttpd"),
+        HeaderIs("content-type", "text/html"),
+        NoBodyHas("<title>500 "),
+    ])
+    .says(&[(UpstreamUnavailable, 16)]),
     row("lighttpd: too slow", "recorded")
         .by(Proxy("lighttpd"))
         .on(&[504])
