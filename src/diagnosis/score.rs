@@ -72,10 +72,11 @@ impl Signatures {
             return diagnosis;
         }
         let facts = Facts::of(symptoms);
-        let mut by_rows = None;
+        let (mut by_rows, mut announces) = (None, true);
         for row in self.rows() {
             if row.matches(&facts) {
                 by_rows = by_rows.max(row.processed);
+                announces &= !row.constant_hint;
                 diagnosis.add(row);
             }
         }
@@ -83,7 +84,7 @@ impl Signatures {
             let lied = by_rows == Processed::No && symptoms.is_repeated();
             diagnosis.processed = if lied { Processed::Maybe } else { by_rows };
         }
-        if let Some(length) = facts.hint.filter(|length| !length.is_zero()) {
+        if let Some(length) = facts.hint.filter(|length| announces && !length.is_zero()) {
             diagnosis.announced = Some(Persistence::Announced(length));
         }
         diagnosis.conclude();

@@ -47,6 +47,7 @@ pub struct Signature {
     pub(super) says: &'static [(Cause, i8)],
     pub(super) processed: Option<Processed>,
     pub(super) persistence: Persistence,
+    pub(super) constant_hint: bool,
 }
 
 impl Signature {
@@ -63,6 +64,7 @@ impl Signature {
             says: &[],
             processed: None,
             persistence: Persistence::Unknown,
+            constant_hint: false,
         }
     }
 
@@ -99,6 +101,13 @@ impl Signature {
     /// How long it lasts. Default: the row doesn't tell.
     pub const fn lasts(mut self, persistence: Persistence) -> Self {
         self.persistence = persistence;
+        self
+    }
+
+    /// Its `Retry-After` is the same whatever happened, and announces no end. The wait is still kept.
+    /// Default: it does announce one.
+    pub const fn constant_hint(mut self) -> Self {
+        self.constant_hint = true;
         self
     }
 

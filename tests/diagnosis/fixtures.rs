@@ -47,6 +47,11 @@ impl Record {
         self.truth("cause") != "ok"
     }
 
+    /// Whether the connection ended before the answer did.
+    pub(crate) fn was_cut_off(&self) -> bool {
+        !self.line["error"].is_null()
+    }
+
     pub(crate) fn status(&self) -> Option<StatusCode> {
         let status = self.line["status"].as_u64()?;
         Some(StatusCode::from_u16(u16::try_from(status).unwrap()).unwrap())

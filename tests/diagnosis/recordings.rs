@@ -44,8 +44,8 @@ fn without_a_row_for_any_maker_hardly_one_of_them_misleads() {
     let table = Signatures::new().keep(|row| !matches!(row.origin(), Origin::Proxy(_)));
     let score = Score::of(&others(), &table, Sight::Whole);
     println!("without the rows of all proxies: {score:?}");
-    assert!(score.right() >= 0.6, "{score:?}");
-    assert!(score.misled() <= 0.02, "{score:?}");
+    assert!(score.right() >= 0.7, "{score:?}");
+    assert!(score.misled() <= 0.01, "{score:?}");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn how_long_it_lasts_is_seldom_said_the_wrong_way_round() {
         }
         said += 1;
     }
-    assert!(said > 400, "{said}");
+    assert!(said > 600, "{said}");
     assert!(wrong * 15 <= said, "{wrong} of {said}");
 }
 
@@ -144,7 +144,7 @@ fn who_answered_is_told_right() {
         };
         told += 1;
         // A proxy that cuts a connection off leaves no name.
-        if by != record.truth("origin") && !(by == "network" && record.text("reason").is_empty()) {
+        if by != record.truth("origin") && !(by == "network" && record.was_cut_off()) {
             let key = format!("{} for {}", record.text("condition"), diagnosis.origin());
             *wrong.entry(key).or_insert(0) += 1;
         }

@@ -238,6 +238,62 @@ fn a_time_limit_is_told_by_a_failure_a_little_after_it() {
     }
 }
 
+#[test]
+fn words_are_found_however_a_page_is_broken_into_lines() {
+    let headers = HeaderMap::new();
+    let seen = Symptoms::response(StatusCode::SERVICE_UNAVAILABLE, &headers);
+    let page = "<html><head>\n<p>unable to service your\nrequest due to maintenance downtime or \
+                capacity\r\n\tproblems. Please try again later.</p>";
+    let one_line = page.replace(['\n', '\r', '\t'], " ");
+    for page in [page, &one_line] {
+        let diagnosis = seen.body(page.as_bytes()).diagnose();
+        assert_eq!(diagnosis.origin(), Origin::Proxy("apache"));
+        assert_eq!(diagnosis.cause(), Cause::UpstreamUnavailable);
+        // It says maintenance whatever it is, so it can't be sure.
+        assert!(diagnosis.confidence() < 80);
+    }
+}
+
+#[test]
+fn a_wait_that_never_changes_announces_no_end() {
+    let announced = |server: &'static str, wait: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("server", HeaderValue::from_static(server));
+        headers.insert("retry-after", HeaderValue::from_static(wait));
+        let seen = Symptoms::response(StatusCode::SERVICE_UNAVAILABLE, &headers);
+        let lasts = seen.diagnose().persistence();
+        matches!(lasts, Persistence::Announced(_))
+    };
+    assert!(!announced("Varnish", "5"));
+    assert!(announced("Varnish", "6") && announced("Varnish", "4"));
+    assert!(announced("shop", "5"));
+}
+
+#[test]
+fn words_in_an_object_weigh_more_than_in_a_page() {
+    let score = |kind: &'static str, body: &str, cause| {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static(kind));
+        let seen = Symptoms::response(StatusCode::SERVICE_UNAVAILABLE, &headers);
+        seen.body(body.as_bytes()).diagnose().score(cause)
+    };
+    for (body, cause) in [
+        ("{\"why\": \"under maintenance\"}", Cause::Maintenance),
+        ("{\"why\": \"overloaded\"}", Cause::Overload),
+        ("{\"why\": \"quota\"}", Cause::RateLimit),
+        ("{\"why\": \"unreachable\"}", Cause::UpstreamUnavailable),
+        ("{\"why\": \"deadline exceeded\"}", Cause::GatewayTimeout),
+        ("{\"why\": \"no such host\"}", Cause::Configuration),
+        ("{\"why\": \"circuit breaker\"}", Cause::UpstreamUnavailable),
+    ] {
+        let object = score("application/json", body, cause);
+        assert!(object > score("text/html", body, cause), "{body}");
+        // And more than all that says that an application made it.
+        let maker = score("application/json", body, Cause::ApplicationError);
+        assert!(object > maker, "{body}");
+    }
+}
+
 #[cfg(feature = "serde")]
 #[test]
 fn a_diagnosis_is_written_in_plain_words() {
@@ -263,7 +319,7 @@ fn no_row_of_ones_own_panics_however_odd_it_is() {
     const HEAVY: Signature = Signature::new("heavy", "a test")
         .on(&[503])
         .says(&[(Cause::Overload, i8::MAX), (Cause::Maintenance, i8::MIN)]);
-    let odd: [&'static [Test]; 6] = [
+    let odd: [&'static [Test]; 7] = [
         &[Test::HeaderHas("", ""), Test::HeaderHas("a b", "")],
         &[Test::HeaderHas("server", "")],
         &[
@@ -277,6 +333,11 @@ fn no_row_of_ones_own_panics_however_odd_it_is() {
             Test::BodyBegins(""),
         ],
         &[Test::Waited(&[0, u32::MAX]), Test::RetryAfter(u64::MAX, 0)],
+        &[
+            Test::WaitedAtLeast(u32::MAX),
+            Test::HeaderHasOne("", &[""]),
+            Test::HeaderHasOne("server", &[]),
+        ],
         &[Test::Reason(""), Test::Failed(""), Test::ProxyError(&[""])],
     ];
     let mut table = Signatures::new();

@@ -3,10 +3,10 @@
 //! To read a row: *answers that [`by`](Signature::by) makes, [`on`](Signature::on) these statuses,
 //! [`when`](Signature::when) all of this holds, [`say`](Signature::says) this much for these causes.*
 //! Weights are decibans: 30 for what a server says on purpose, about 20 for the page of a known
-//! proxy and for plain words, 3 to 20 for a status, 8 for a time. A page that several causes share
+//! proxy and for plain words, 3 to 22 for a status, 8 or 9 for a time. A page that several causes share
 //! has several weights; the largest is the commonest cause, not the only one.
 //!
-//! A new row needs a source and a fixture: `tests/diagnosis.rs` has a check for each.
+//! A new row needs a source and a fixture: `tests/diagnosis/rows.rs` has a check for each.
 
 mod edges;
 mod explicit;

@@ -696,8 +696,22 @@ pub(super) const VARNISH: &[Signature] = &[
     )
     .by(Proxy("varnish"))
     .on(&[503])
-    .when(&[BodyHas(&["guru meditation"]), RetryAfter(5, 5)])
-    .says(&[(Overload, -5)]),
+    .when(&[HeaderHas("server", "varnish"), RetryAfter(5, 5)])
+    .says(&[(Overload, -5)])
+    .constant_hint(),
+    row(
+        "varnish: its constant retry-after, passed on",
+        "varnish-cache: builtin.vcl always says 5",
+    )
+    .by(Proxy("varnish"))
+    .on(&[503])
+    .when(&[
+        BodyHas(&["guru meditation"]),
+        HeaderHasNone("server", &["varnish"]),
+        RetryAfter(5, 5),
+    ])
+    .says(&[(Overload, -5)])
+    .constant_hint(),
     row(
         "varnish: made by its operator",
         "varnish-cache: synth() has no Via",
