@@ -83,7 +83,7 @@ pub(super) const EXPLICIT: &[Signature] = &[
     )
     .on(&[503])
     .when(&[RetryAfterDate])
-    .says(&[(Maintenance, 6)]),
+    .says(&[(Maintenance, 9)]),
     row("finagle: nack", "twitter/finagle: HttpNackFilter")
         .by(Proxy("finagle"))
         .on(&[503])
