@@ -104,8 +104,8 @@ impl Signature {
         self
     }
 
-    /// Its `Retry-After` is the same whatever happened, and announces no end. The wait is still kept.
-    /// Default: it does announce one.
+    /// Its `Retry-After` is the same whatever happened, so that it doesn't tell how
+    /// [long it lasts](super::Diagnosis::persistence). The wait is kept all the same. Default: it tells.
     pub const fn constant_hint(mut self) -> Self {
         self.constant_hint = true;
         self

@@ -83,6 +83,8 @@ const NO_DEPENDENCY: &[&str] = &[
     "connection reset",
 ];
 
+const BREAKER: &[&str] = &["circuit breaker", "circuitbreaker", "circuit_breaker"];
+
 const TOO_SLOW: &[&str] = &[
     "timed out",
     "did not answer within",
@@ -136,7 +138,6 @@ pub(super) const WORDS: &[Signature] = &[
     .when(&[
         BodyHas(AT_ITS_LIMIT),
         NoBodyHas("either the server is overloaded or"),
-        HeaderHasNone("content-type", &["json"]),
     ])
     .says(&[(Overload, 20)]),
     row(
@@ -148,7 +149,7 @@ pub(super) const WORDS: &[Signature] = &[
         BodyHas(AT_ITS_LIMIT),
         NoBodyHas("either the server is overloaded or"),
     ])
-    .says(&[(Overload, 25)]),
+    .says(&[(Overload, 5)]),
     row(
         "words: rate limited",
         "an operator's page, an application's message",
@@ -188,21 +189,14 @@ pub(super) const WORDS: &[Signature] = &[
         "words: a breaker is open",
         "an application's message: a dependency failed or was slow",
     )
-    .when(&[BodyHas(&[
-        "circuit breaker",
-        "circuitbreaker",
-        "circuit_breaker",
-    ])])
+    .when(&[BodyHas(BREAKER)])
     .says(&[(UpstreamUnavailable, 16), (Overload, 10)])
     .lasts(Momentary),
     row(
         "words: a breaker is open, in an object",
         "an application's message",
     )
-    .when(&[
-        HeaderHas("content-type", "json"),
-        BodyHas(&["circuit breaker", "circuitbreaker", "circuit_breaker"]),
-    ])
+    .when(&[HeaderHas("content-type", "json"), BodyHas(BREAKER)])
     .says(&[(UpstreamUnavailable, 8)]),
     row(
         "words: a check says down",

@@ -867,7 +867,7 @@ pub(super) const SQUID: &[Signature] = &[
         .processed(No),
 ];
 
-/// Traffic Server, Traefik, Caddy, Kong, lighttpd, Linkerd.
+/// Traffic Server, Traefik, Caddy, Kong, lighttpd, h2o, tinyproxy, Linkerd.
 pub(super) const OTHERS: &[Signature] = &[
     row(
         "traffic server: congested",
@@ -944,61 +944,6 @@ pub(super) const OTHERS: &[Signature] = &[
     .says(&[(Configuration, 24)])
     .processed(No)
     .lasts(Persistent),
-    row("h2o: no connection", "recorded; h2o: lib/core/proxy.c")
-        .by(Proxy("h2o"))
-        .on(&[502])
-        .when(&[
-            HeaderHas("server", "h2o"),
-            BodyHas(&["connection failure", "connection timeout"]),
-        ])
-        .says(&[(UpstreamUnavailable, 16)])
-        .processed(No),
-    row("h2o: too slow", "recorded; h2o: lib/core/proxy.c")
-        .by(Proxy("h2o"))
-        .on(&[502, 504])
-        .when(&[HeaderHas("server", "h2o"), BodyBegins("i/o timeout")])
-        .says(&[(GatewayTimeout, 16)])
-        .processed(Maybe),
-    row(
-        "tinyproxy: no connection",
-        "recorded; tinyproxy: src/reqs.c, a 500 where others say 502",
-    )
-    .by(Proxy("tinyproxy"))
-    .on(&[500, 502])
-    .when(&[BodyHas(&[
-        "tinyproxy was unable to connect to the remote web server",
-    ])])
-    .says(&[(UpstreamUnavailable, 16)])
-    .processed(No),
-    row(
-        "tinyproxy: the phrase of no connection",
-        "recorded; tinyproxy: src/reqs.c",
-    )
-    .by(Proxy("tinyproxy"))
-    .on(&[500])
-    .when(&[Reason("unable to connect")])
-    .says(&[(UpstreamUnavailable, 20)])
-    .processed(No),
-    row(
-        "tinyproxy: the phrase of a broken answer",
-        "recorded; tinyproxy: src/reqs.c",
-    )
-    .by(Proxy("tinyproxy"))
-    .on(&[503])
-    .when(&[Reason("could not retrieve all the headers")])
-    .says(&[(UpstreamUnavailable, 14), (BadUpstreamAnswer, 8)])
-    .processed(Maybe),
-    row(
-        "tinyproxy: a broken answer",
-        "recorded; tinyproxy: src/reqs.c",
-    )
-    .by(Proxy("tinyproxy"))
-    .on(&[503])
-    .when(&[BodyHas(&[
-        "unable to retrieve and process headers from the remote web server",
-    ])])
-    .says(&[(UpstreamUnavailable, 20), (BadUpstreamAnswer, 14)])
-    .processed(Maybe),
     row(
         "traffic server: no connection",
         "apache/trafficserver: HttpTransact.cc",
@@ -1201,6 +1146,61 @@ pub(super) const OTHERS: &[Signature] = &[
         .when(&[HeaderHas("server", "lighttpd"), BodyHas(&["<title>504 "])])
         .says(&[(GatewayTimeout, 18)])
         .processed(Maybe),
+    row("h2o: no connection", "recorded; h2o: lib/core/proxy.c")
+        .by(Proxy("h2o"))
+        .on(&[502])
+        .when(&[
+            HeaderHas("server", "h2o"),
+            BodyHas(&["connection failure", "connection timeout"]),
+        ])
+        .says(&[(UpstreamUnavailable, 16)])
+        .processed(No),
+    row("h2o: too slow", "recorded; h2o: lib/core/proxy.c")
+        .by(Proxy("h2o"))
+        .on(&[502, 504])
+        .when(&[HeaderHas("server", "h2o"), BodyBegins("i/o timeout")])
+        .says(&[(GatewayTimeout, 16)])
+        .processed(Maybe),
+    row(
+        "tinyproxy: no connection",
+        "recorded; tinyproxy: src/reqs.c, a 500 where others say 502",
+    )
+    .by(Proxy("tinyproxy"))
+    .on(&[500, 502])
+    .when(&[BodyHas(&[
+        "tinyproxy was unable to connect to the remote web server",
+    ])])
+    .says(&[(UpstreamUnavailable, 16)])
+    .processed(No),
+    row(
+        "tinyproxy: the phrase of no connection",
+        "recorded; tinyproxy: src/reqs.c",
+    )
+    .by(Proxy("tinyproxy"))
+    .on(&[500])
+    .when(&[Reason("unable to connect")])
+    .says(&[(UpstreamUnavailable, 20)])
+    .processed(No),
+    row(
+        "tinyproxy: the phrase of a broken answer",
+        "recorded; tinyproxy: src/reqs.c",
+    )
+    .by(Proxy("tinyproxy"))
+    .on(&[503])
+    .when(&[Reason("could not retrieve all the headers")])
+    .says(&[(UpstreamUnavailable, 14), (BadUpstreamAnswer, 8)])
+    .processed(Maybe),
+    row(
+        "tinyproxy: a broken answer",
+        "recorded; tinyproxy: src/reqs.c",
+    )
+    .by(Proxy("tinyproxy"))
+    .on(&[503])
+    .when(&[BodyHas(&[
+        "unable to retrieve and process headers from the remote web server",
+    ])])
+    .says(&[(UpstreamUnavailable, 20), (BadUpstreamAnswer, 14)])
+    .processed(Maybe),
     row(
         "linkerd: fails fast",
         "linkerd2-proxy: ServerRescue; a 504 though nothing was sent",
