@@ -65,7 +65,7 @@ use std::time::Duration;
 use crate::breaker;
 use crate::budget::Snapshot;
 use crate::chaos::Fault;
-use crate::diagnosis;
+use crate::diagnosis::{self, Brief};
 use crate::endpoints;
 use crate::error::{Cause, Limit, Reason};
 use crate::keyed::{self, Key};
@@ -198,8 +198,8 @@ pub enum Event {
         key: Option<Key>,
         /// What its outcome meant.
         verdict: Verdict,
-        /// What was the matter, as far as its outcome tells.
-        cause: diagnosis::Cause,
+        /// What was the matter, if the classifier knows of causes.
+        diagnosis: Option<Brief>,
         /// The wait that begins now.
         wait: Wait,
         /// The budget after this attempt's withdrawal, if there is a budget.
@@ -215,8 +215,8 @@ pub enum Event {
         key: Option<Key>,
         /// What its outcome meant.
         verdict: Verdict,
-        /// What was the matter, as far as its outcome tells.
-        cause: diagnosis::Cause,
+        /// What was the matter, if the classifier knows of causes.
+        diagnosis: Option<Brief>,
         /// Why no attempt follows.
         stop: Stop,
         /// The earliest useful time for another call, from now, if it is known.
@@ -300,14 +300,31 @@ impl Event {
         }
     }
 
-    /// What was the matter with the attempt. `None` where there was no outcome.
+    /// The likeliest cause of the attempt's failure; [unknown](diagnosis::Cause::Unknown) too if the
+    /// classifier knows nothing of causes. `None` where there was no outcome.
     #[must_use]
-    pub const fn cause(&self) -> Option<diagnosis::Cause> {
+    pub fn cause(&self) -> Option<diagnosis::Cause> {
         match self {
-            Self::Retry { cause, .. } | Self::Stop { cause, .. } => Some(*cause),
+            Self::Retry { diagnosis, .. } | Self::Stop { diagnosis, .. } => {
+                Some(named(diagnosis.as_ref()))
+            }
             _ => None,
         }
     }
+
+    /// What was the matter with the attempt, who says so, for how long, and by which evidence. `None`
+    /// where there was no outcome, and if the classifier knows nothing of causes.
+    #[must_use]
+    pub const fn diagnosis(&self) -> Option<&Brief> {
+        match self {
+            Self::Retry { diagnosis, .. } | Self::Stop { diagnosis, .. } => diagnosis.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+fn named(diagnosis: Option<&Brief>) -> diagnosis::Cause {
+    diagnosis.map_or(diagnosis::Cause::Unknown, Brief::cause)
 }
 
 /// How a call ended.
@@ -557,7 +574,7 @@ fn trace(event: &Event) {
             call,
             attempt,
             verdict,
-            cause,
+            diagnosis,
             wait,
             budget,
             ..
@@ -568,7 +585,7 @@ fn trace(event: &Event) {
                 "call" = call,
                 "http.request.resend_count" = attempt,
                 "error.type" = %verdict.error_type(),
-                "cause" = cause.as_str(),
+                "cause" = named(diagnosis.as_ref()).as_str(),
                 "wait" = ?wait.length(),
                 "reason" = %wait.reason(),
                 "budget" = budget.map(|budget| budget.available),
@@ -579,7 +596,7 @@ fn trace(event: &Event) {
             call,
             attempt,
             verdict,
-            cause,
+            diagnosis,
             stop,
             retry_after,
             budget,
@@ -591,7 +608,7 @@ fn trace(event: &Event) {
                 "call" = call,
                 "http.request.resend_count" = attempt - 1,
                 "error.type" = %verdict.error_type(),
-                "cause" = cause.as_str(),
+                "cause" = named(diagnosis.as_ref()).as_str(),
                 "reason" = %stop,
                 "retry_after" = retry_after.map(|wait| wait.as_secs_f64()),
                 "budget" = budget.map(|budget| budget.available),

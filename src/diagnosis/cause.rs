@@ -68,41 +68,99 @@ impl Cause {
         }
     }
 
-    /// What to look at next, in a sentence or two.
+    /// What to look at next, the likeliest first.
+    #[must_use]
+    pub const fn checks(self) -> &'static [&'static str] {
+        match self {
+            Self::ApplicationError => &[
+                "the application's own log at the time of the first failure: it saw the request and failed it",
+                "what was deployed or configured just before",
+                "the database and whatever else the service calls",
+            ],
+            Self::BadUpstreamAnswer => &[
+                "the proxy's own log: it names what it got from upstream",
+                "that both ends speak the same protocol on that port: TLS or not, HTTP/1 or HTTP/2",
+                "whether the service's processes crash while they answer: out of memory, failed probes",
+            ],
+            Self::Configuration => &[
+                "what was changed last: names, routes, ports, methods",
+                "the certificate: its date, its name, its chain",
+                "that the service's name resolves, from where this client runs",
+            ],
+            Self::ConnectionFailure => &[
+                "whether the service's port listens, and how many hosts are behind its name",
+                "firewalls, security groups and network policies that changed",
+                "that the client keeps idle connections for a shorter time than the server does",
+            ],
+            Self::GatewayTimeout => &[
+                "the slowest thing that the service itself waits for: a database, a lock, another service",
+                "the gateway's time limit, against the time the service needs when all is well",
+                "requests in the service's queue: it may work on what nobody waits for any more",
+            ],
+            Self::Maintenance => &[
+                "the service's status page and its planned work: until when",
+                "whether the page is meant: some load balancers show it when no server is left",
+            ],
+            Self::Overload => &[
+                "the service's load, queue and number of hosts, against the number of its calls",
+                "which caller's traffic grew just before",
+                "limits in front of it that are lower than what it can do",
+            ],
+            Self::OwnTimeout => &[
+                "whether the service got slow for all, or this client's timeout is too short for it",
+                "the network between them: packets may be dropped without an answer",
+                "this client's own host: a busy processor or a blocked runtime looks the same",
+            ],
+            Self::RateLimit => &[
+                "the quota of this client, and who else uses the same credentials or address",
+                "which of this client's jobs calls more often than it used to",
+            ],
+            Self::Unknown => &[
+                "the error itself, and the service's log at the time of the first failure",
+                "the body of an answer: a diagnosis that sees it tells more",
+            ],
+            Self::UpstreamUnavailable => &[
+                "the servers behind the gateway: are they up, do they pass its checks",
+                "that they accept connections from it: ports, firewalls, limits",
+                "whether a deployment took them away, or they crash and restart",
+            ],
+        }
+    }
+
+    /// What the client, or who runs it, can do about it meanwhile, in a sentence or two.
     #[must_use]
     pub const fn advice(self) -> &'static str {
         match self {
             Self::ApplicationError => {
-                "read the application's own logs at that time: it saw the request and failed it, \
-                 and the answer's request id, if it has one, finds the line"
+                "repeat only what is idempotent, and a few times at most: the application has to \
+                 be mended"
             }
             Self::BadUpstreamAnswer => {
-                "check that both ends speak the same protocol on that port (TLS or not, HTTP/1 or \
-                 HTTP/2), and whether the upstream crashes while it answers"
+                "repeat what is idempotent, for another server may answer well; the work may have \
+                 been done"
             }
             Self::Configuration => {
-                "stop retrying and look at what was changed last: names, routes, ports, \
-                 certificates; nothing the client does can mend it"
+                "stop retrying: it stays as it is until somebody mends it, and nothing the client \
+                 does can"
             }
             Self::ConnectionFailure => {
-                "check that something listens at that address and port, that no firewall stands \
-                 between, and that idle connections are not kept longer than the server keeps them"
+                "repeat within the budget: where there was no connection nothing was sent, so any \
+                 request may go again"
             }
             Self::GatewayTimeout => {
-                "compare the gateway's time limit with how long the upstream takes; the work may \
-                 have been done, so repeat only what is idempotent"
+                "repeat only what is idempotent, for the work may have been done, and send less: \
+                 whoever is late has too much to do"
             }
             Self::Maintenance => {
-                "wait for the announced end, or look at the service's status page; trying sooner \
-                 brings nothing"
+                "wait for the announced end, and tell callers of it; trying sooner brings nothing"
             }
             Self::Overload => {
-                "send less: leave the congestion window on, lower concurrency, and look at the \
-                 service's capacity and queues"
+                "send less: leave the congestion window on, lower concurrency, and put off what \
+                 can wait"
             }
             Self::OwnTimeout => {
-                "compare the timeout with the service's usual latency; if that has grown, the \
-                 service is slow or overloaded, else the limit is too tight"
+                "compare the timeout with the service's usual latency: if that has grown send \
+                 less, else the limit is too tight"
             }
             Self::RateLimit => {
                 "slow down to what the service allows (a rate limit learns it), share one client \
@@ -113,13 +171,13 @@ impl Cause {
                  a signature of your own names what your proxies say"
             }
             Self::UpstreamUnavailable => {
-                "look at the health of the servers behind the gateway: are they up, do they pass \
-                 their checks, do they accept connections from it"
+                "repeat within the budget, for servers come back; a window or a breaker keeps the \
+                 rest away meanwhile"
             }
         }
     }
 
-    pub(super) const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         self as usize
     }
 }
@@ -212,8 +270,11 @@ mod tests {
         for (place, cause) in Cause::ALL.into_iter().enumerate() {
             assert_eq!(cause.index(), place);
             assert!(cause.advice().len() > 40);
+            assert!(cause.checks().len() >= 2);
             let same = |other: &&Cause| {
-                other.as_str() == cause.as_str() || other.advice() == cause.advice()
+                other.as_str() == cause.as_str()
+                    || other.advice() == cause.advice()
+                    || other.checks()[0] == cause.checks()[0]
             };
             assert_eq!(Cause::ALL.iter().filter(same).count(), 1);
         }

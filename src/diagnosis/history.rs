@@ -385,7 +385,10 @@ impl History {
     }
 
     fn spread(&self) -> Spread {
-        let known = || self.hosts.iter().filter(|it| it.seen >= LEAST_OF_HOST);
+        // One that only fails is seldom asked again.
+        let is_down = |it: &Host| it.failed >= LEAST_OF_DOWN && it.failed == it.seen;
+        let is_known = |it: &&Host| it.seen >= LEAST_OF_HOST || is_down(it);
+        let known = || self.hosts.iter().filter(is_known);
         let bad = |it: &&Host| u64::from(it.failed) * 2 >= u64::from(it.seen);
         let (all, failing) = (known().count(), known().filter(bad).count());
         match (failing, all) {
@@ -593,6 +596,9 @@ pub(super) const WINDOW: Duration = Duration::from_secs(60);
 const LEAST: u64 = 10;
 
 const LEAST_OF_HOST: u32 = 5;
+
+/// After as many failures in a row an endpoint is ejected.
+const LEAST_OF_DOWN: u32 = 3;
 
 const LEAST_WAITS: usize = 5;
 

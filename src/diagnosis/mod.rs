@@ -22,7 +22,8 @@
 //!     .diagnose();
 //! assert_eq!(diagnosis.cause(), Cause::Maintenance);
 //! assert_eq!(diagnosis.persistence(), Persistence::Announced(Duration::from_secs(3600)));
-//! println!("{diagnosis}; next: {}", diagnosis.cause().advice());
+//! println!("{diagnosis}; look at {}", diagnosis.cause().checks()[0]);
+//! println!("meanwhile: {}", diagnosis.cause().advice());
 //! ```
 //!
 //! # How evidence adds up
@@ -37,7 +38,7 @@
 //!
 //! [`Http`](crate::http::Http) diagnoses each failed attempt by its headers, status, reason phrase and
 //! time: [`Report::diagnosis`](crate::Report::diagnosis) has the last one, and
-//! [`Event::Retry`](crate::Event::Retry) and [`Event::Stop`](crate::Event::Stop) the cause. **It doesn't
+//! [`Event::diagnosis`](crate::Event::diagnosis) the same in few words. **It doesn't
 //! read the body**: an attempt would have to wait for it. Who has the body of the answer that came back
 //! asks again, with [`Symptoms::body`].
 //!
@@ -69,6 +70,6 @@ mod text;
 pub use cause::{Cause, Origin, Persistence};
 pub use health::Health;
 pub use history::{Change, Condition, Hints, Observation, Slowing, Snapshot, Spread};
-pub use score::{Diagnosis, Evidence, Signatures};
+pub use score::{Brief, Diagnosis, Evidence, Signatures};
 pub use signature::{Signature, Test};
 pub use symptoms::Symptoms;

@@ -211,6 +211,24 @@ impl Diagnosis {
         &self.evidence.all[..usize::from(self.evidence.len)]
     }
 
+    /// The same in few words, as events carry it.
+    pub fn brief(&self) -> Brief {
+        let mut evidence = [Evidence::NONE; BRIEF];
+        let mut len = 0;
+        for (place, it) in evidence.iter_mut().zip(self.evidence()) {
+            *place = *it;
+            len += 1;
+        }
+        Brief {
+            cause: self.cause,
+            origin: self.origin,
+            persistence: self.persistence,
+            confidence: self.confidence,
+            len,
+            evidence,
+        }
+    }
+
     /// The score of a cause, in decibans. What isn't pointed to at all has zero.
     #[must_use]
     pub const fn score(&self, cause: Cause) -> i16 {
@@ -314,6 +332,50 @@ impl fmt::Display for Diagnosis {
             Processed::Maybe => ", perhaps processed",
             Processed::Yes => ", processed",
         })
+    }
+}
+
+/// A [`Diagnosis`] in few words, as [events](crate::Event) carry it: small, and nothing is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a diagnosis is an answer, not an action"]
+pub struct Brief {
+    cause: Cause,
+    origin: Origin,
+    persistence: Persistence,
+    confidence: u8,
+    len: u8,
+    evidence: [Evidence; BRIEF],
+}
+
+impl Brief {
+    /// What was the matter.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// Who made what the client saw.
+    #[must_use]
+    pub const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// How long it is likely to last.
+    #[must_use]
+    pub const fn persistence(&self) -> Persistence {
+        self.persistence
+    }
+
+    /// How sure the cause is, in percent: 0 for [`Cause::Unknown`], and never more than 99.
+    #[must_use]
+    pub const fn confidence(&self) -> u8 {
+        self.confidence
+    }
+
+    /// The heaviest pieces of evidence, at most three.
+    #[must_use]
+    pub fn evidence(&self) -> &[Evidence] {
+        &self.evidence[..usize::from(self.len)]
     }
 }
 
@@ -438,6 +500,9 @@ const CAUSES: usize = Cause::ALL.len();
 
 /// More pieces than any answer needs to be understood.
 const EVIDENCE: usize = 8;
+
+/// As many as a line has room for.
+const BRIEF: usize = 3;
 
 /// The score of not knowing. What weighs less isn't named.
 const DOUBT: i16 = 8;

@@ -691,7 +691,7 @@ impl State {
                     attempt,
                     key: key(),
                     verdict,
-                    cause,
+                    diagnosis: story.report.diagnosis().map(Diagnosis::brief),
                     wait,
                     budget: budget(),
                 });
@@ -706,7 +706,7 @@ impl State {
                     attempt,
                     key: key(),
                     verdict,
-                    cause,
+                    diagnosis: story.report.diagnosis().map(Diagnosis::brief),
                     stop,
                     retry_after: wait,
                     budget: budget(),
@@ -791,7 +791,7 @@ impl State {
         } else {
             Observation::failure(cause)
         };
-        let change = health.record(&self.seen(seen, hint, policies, at), at);
+        let change = health.record(&self.seen(seen, hint, self.host(), policies, at), at);
         if let Some(diagnosis) = diagnosis.as_mut().filter(|_| !answered) {
             health.refine(diagnosis, at);
         }
@@ -804,6 +804,7 @@ impl State {
         &self,
         mut seen: Observation,
         hint: Option<Duration>,
+        host: Option<Key>,
         policies: &Policies,
         at: Instant,
     ) -> Observation {
@@ -813,6 +814,9 @@ impl State {
         if let Some(hint) = hint {
             seen = seen.retry_after(hint);
         }
+        if let Some(host) = host {
+            seen = seen.host(host);
+        }
         seen
     }
 
@@ -821,6 +825,12 @@ impl State {
     fn latency(&self, policies: &Policies, now: impl FnOnce() -> Instant) -> Option<Duration> {
         let sent = self.sent.filter(|_| !policies.purpose.is_check())?;
         Some(now().saturating_duration_since(sent))
+    }
+
+    /// Which of the service's hosts the running attempt goes to, where it has endpoints.
+    fn host(&self) -> Option<Key> {
+        let id = self.endpoint.as_ref().and_then(Hold::id);
+        id.map(Key::of)
     }
 
     /// Takes note of a success.
@@ -835,11 +845,14 @@ impl State {
         if self.span.is_some() {
             self.close_span(Verdict::success(), outcome, operation);
         }
+        let has_health = self.passes.as_ref().is_some_and(|it| it.health.is_some());
+        // Before the endpoint is given back.
+        let host = if has_health { self.host() } else { None };
         let _ = self.settle(Verdict::success(), None, outcome, operation, policies, now);
         let health = self.passes.as_ref().and_then(|it| it.health.as_ref());
         if let Some(health) = health {
             let at = now.read(policies);
-            let seen = self.seen(Observation::success(), None, policies, at);
+            let seen = self.seen(Observation::success(), None, host, policies, at);
             let change = health.record(&seen, at);
             self.tell_change(change.map(Change::Health), self.number, policies);
         }

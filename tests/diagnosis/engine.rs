@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use evenkeel::diagnosis::{
-    Cause, Condition, Diagnosis, Health, Origin, Persistence, Signature, Signatures, Test,
+    Cause, Condition, Diagnosis, Health, Origin, Persistence, Signature, Signatures, Spread,
+    Symptoms, Test,
 };
 use evenkeel::event::Change;
 use evenkeel::http::Http;
 use evenkeel::report::Stop;
 use evenkeel::testing::{ManualClock, Reply, ScriptedService, block_on};
 use evenkeel::verdict::{Circumstances, Classify, Kind, Processed, Verdict};
-use evenkeel::{Budget, Error, Event, Key, Keyed, Pipeline, Report, Retry, Rng, Window};
-use http::{Method, Request, Response, StatusCode};
+use evenkeel::{Budget, Endpoints, Error, Event, Key, Keyed, Pipeline, Report, Retry, Rng, Window};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt};
 
@@ -53,6 +54,34 @@ fn events_name_the_cause() {
     send(&pipeline, Method::GET, answers);
     let told = told.lock().unwrap();
     assert_eq!(*told, [Cause::RateLimit, Cause::ApplicationError]);
+}
+
+#[test]
+fn events_say_in_few_words_what_the_report_says() {
+    let told = Arc::new(Mutex::new(None));
+    let log = told.clone();
+    let pipeline = pipeline().observer(move |event: &Event| {
+        if let Some(brief) = event.diagnosis() {
+            *log.lock().unwrap() = Some(*brief);
+        }
+    });
+    let overloaded = Reply::status(503)
+        .header("x-envoy-overloaded", "true")
+        .header("server", "envoy")
+        .header("retry-after", "1");
+    let (response, _) = send(&pipeline, Method::GET, [overloaded]);
+    let diagnosis = report_of(&response).diagnosis().expect("a failure");
+    let brief = told.lock().unwrap().take().expect("told");
+    assert_eq!(brief, diagnosis.brief());
+    assert_eq!(
+        (brief.cause(), brief.origin()),
+        (Cause::Overload, Origin::Proxy("envoy"))
+    );
+    assert_eq!(brief.persistence(), Persistence::Announced(SECOND));
+    assert_eq!(brief.confidence(), diagnosis.confidence());
+    let kept = brief.evidence().len();
+    assert!((1..=3).contains(&kept));
+    assert_eq!(brief.evidence(), &diagnosis.evidence()[..kept]);
 }
 
 #[test]
@@ -338,6 +367,71 @@ fn health_hears_of_successes_too() {
     let known = health.snapshot(clock.now());
     assert_eq!((known.attempts, known.failed), (20, 5));
     assert_eq!(known.condition, Condition::Degraded);
+}
+
+#[test]
+fn one_bad_host_is_told_from_all_by_the_endpoints_of_a_closure() {
+    for (bad, spread) in [
+        (0, Spread::Unknown),
+        (1, Spread::One),
+        (2, Spread::Some),
+        (4, Spread::All),
+    ] {
+        let clock = ManualClock::new();
+        let health = Health::new();
+        let pipeline = Pipeline::new()
+            .endpoints(patient(Endpoints::numbered(4)))
+            .health(health.clone())
+            .clock(clock.clock())
+            .rng(Rng::seeded(1));
+        for _ in 0..200 {
+            let call = pipeline.run(|attempt| async move {
+                let host = attempt.endpoint().expect("chosen").index();
+                if host < bad { Err("down") } else { Ok(()) }
+            });
+            let _ = block_on(&clock, call);
+            clock.advance(SECOND / 10);
+        }
+        assert_eq!(health.snapshot(clock.now()).spread, spread, "{bad}");
+    }
+}
+
+#[test]
+fn one_bad_host_is_told_from_all_by_the_endpoints_of_requests() {
+    let clock = ManualClock::new();
+    let health = Health::new();
+    let pipeline = Pipeline::new()
+        .classify(Http::new())
+        .endpoints(patient(Endpoints::new([
+            "http://a", "http://b", "http://c",
+        ])))
+        .health(health.clone())
+        .clock(clock.clock())
+        .rng(Rng::seeded(1));
+    let client = pipeline.layer(tower::service_fn(|request: Request<String>| async move {
+        let status = match request.uri().host() {
+            Some("b") => 502,
+            _ => 200,
+        };
+        let answer = Response::builder().status(status);
+        Ok::<_, std::convert::Infallible>(answer.body(String::new()).expect("valid"))
+    }));
+    for _ in 0..200 {
+        let _ = block_on(&clock, client.clone().oneshot(get()));
+        clock.advance(SECOND / 10);
+    }
+    let known = health.snapshot(clock.now());
+    assert_eq!(known.spread, Spread::One);
+    // The next failure is seen in that light.
+    let mut diagnosis = Symptoms::response(StatusCode::BAD_GATEWAY, &HeaderMap::new()).diagnose();
+    let before = diagnosis.score(Cause::UpstreamUnavailable);
+    health.refine(&mut diagnosis, clock.now());
+    assert!(diagnosis.score(Cause::UpstreamUnavailable) > before);
+}
+
+/// Nobody is ejected: each is asked as often as the others.
+fn patient(endpoints: Endpoints) -> Endpoints {
+    endpoints.consecutive_failures(None).failure_share(None)
 }
 
 #[test]

@@ -133,6 +133,25 @@ fn one_bad_host_is_told_from_all() {
 }
 
 #[test]
+fn a_host_that_only_fails_is_known_sooner_for_it_is_seldom_asked_again() {
+    let (health, now) = (Health::new(), Instant::now());
+    for _ in 0..5 {
+        health.record(&Observation::success().host(Key::of("well")), now);
+    }
+    let fails = Observation::failure(Cause::UpstreamUnavailable);
+    for spread in [Spread::Unknown, Spread::Unknown, Spread::One] {
+        health.record(&fails.host(Key::of("down")), now);
+        assert_eq!(health.snapshot(now).spread, spread);
+    }
+    // One that answered in between is one of many that fail now and then.
+    health.record(&Observation::success().host(Key::of("mixed")), now);
+    for _ in 0..3 {
+        health.record(&fails.host(Key::of("mixed")), now);
+    }
+    assert_eq!(health.snapshot(now).spread, Spread::One);
+}
+
+#[test]
 fn whether_sending_less_helps_is_seen_where_the_rate_changed() {
     let told = |failed: fn(u32) -> u32, rates: [u32; 6]| {
         let (health, t0) = (Health::new(), Instant::now());

@@ -188,9 +188,12 @@ fn section<'a>(text: &'a str, name: &str) -> &'a str {
 }
 
 fn causes() -> String {
-    let mut page = String::from("<!-- causes -->\n| cause | what to check next |\n|---|---|\n");
+    let mut page = String::from(
+        "<!-- causes -->\n| cause | what to check next | meanwhile |\n|---|---|---|\n",
+    );
     for cause in Cause::ALL {
-        writeln!(page, "| {cause} | {} |", cause.advice()).unwrap();
+        let checks = cause.checks().join("; ");
+        writeln!(page, "| {cause} | {checks} | {} |", cause.advice()).unwrap();
     }
     page + "<!-- end of causes -->"
 }
