@@ -1,9 +1,9 @@
 //! An outage, and the report of it.
 //!
 //! A shop calls two services, `billing` and `orders`. Half a minute in, billing's processes begin to crash:
-//! connections break and its proxy answers 502. The few that are left have too much to do and answer 503;
-//! then they hang. Later the network to orders is gone for a quarter of a minute. A recorder listens to the
-//! pipeline, and its reports are written as Markdown, JSON, and a page to look at.
+//! connections break and its proxy, nginx, answers 502. The few that are left have too much to do and answer
+//! 503 themselves; then they hang. Later the network to orders is gone for a quarter of a minute. A recorder listens to the pipeline, and its reports are written as
+//! Markdown, JSON, and a page to look at: when it was, why, who says so, and what to do.
 //!
 //! Time is a manual clock and chance is seeded: it is over at once, and the same every time.
 //!
@@ -14,10 +14,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use evenkeel::clock::{Clock, Why};
-use evenkeel::incident::{Cause, Recorder};
+use evenkeel::diagnosis::{Cause, Diagnosis, Health, Symptoms};
+use evenkeel::http::{classify_error, server_hint, status_verdict};
+use evenkeel::incident::Recorder;
 use evenkeel::testing::{Executor, ManualClock};
-use evenkeel::verdict::{Classify, Hint, Kind, Label, Verdict};
+use evenkeel::verdict::{Circumstances, Classify, Verdict};
 use evenkeel::{Attempt, Breaker, Budget, Key, Keyed, Pipeline, Retry, Rng, Window};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let clock = ManualClock::new();
@@ -72,6 +75,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(crash.length > Duration::from_secs(60));
     assert_eq!(network.causes[0].0, Cause::ConnectionFailure);
     assert_eq!(crash.affected[0].name, "billing");
+    for cause in [Cause::UpstreamUnavailable, Cause::Overload] {
+        assert!(
+            crash.phases.iter().any(|phase| phase.cause == cause),
+            "{cause}"
+        );
+    }
     assert_eq!(network.affected[0].name, "orders");
     Ok(())
 }
@@ -86,6 +95,7 @@ fn shop(clock: &ManualClock) -> Pipeline<Reading> {
         )
         .window(Keyed::new(Window::new()))
         .breaker(Keyed::new(Breaker::new()))
+        .health(Keyed::new(Health::new()))
         .timeout(Duration::from_secs(1))
         .classify(Reading)
         .clock(clock.clock())
@@ -97,24 +107,50 @@ fn shop(clock: &ManualClock) -> Pipeline<Reading> {
 enum Answer {
     Fine,
     Hangs,
-    Status(u16),
+    Page(Page),
     Breaks,
+}
+
+/// An answer that is a failure.
+#[derive(Clone, Copy, Debug)]
+struct Page {
+    status: u16,
+    headers: &'static [(&'static str, &'static str)],
+    body: &'static str,
 }
 
 #[derive(Debug)]
 enum Failure {
-    Broken,
-    Status(u16),
+    Broken(std::io::Error),
+    Answered(StatusCode, HeaderMap, &'static str),
 }
+
+const NO_UPSTREAM: Page = Page {
+    status: 502,
+    headers: &[("server", "nginx"), ("content-type", "text/html")],
+    body: "<center><h1>502 Bad Gateway</h1></center><hr><center>nginx</center>",
+};
+
+const BUSY: Page = Page {
+    status: 503,
+    headers: &[("content-type", "application/json"), ("retry-after", "2")],
+    body: r#"{"error": "too busy", "queue": 512}"#,
+};
+
+const BUG: Page = Page {
+    status: 500,
+    headers: &[],
+    body: "",
+};
 
 fn answer_of(name: &str, at: Duration, call: u32) -> Answer {
     let one_of = |many: u32| call % many == 0;
     match (name, at.as_secs()) {
         ("billing", 30..50) if one_of(2) => Answer::Breaks,
-        ("billing", 30..50) => Answer::Status(502),
-        ("billing", 50..85) if !one_of(6) => Answer::Status(503),
+        ("billing", 30..50) => Answer::Page(NO_UPSTREAM),
+        ("billing", 50..85) if !one_of(6) => Answer::Page(BUSY),
         ("billing", 85..100) if !one_of(4) => Answer::Hangs,
-        ("orders", 60..63) if one_of(2) => Answer::Status(500),
+        ("orders", 60..63) if one_of(2) => Answer::Page(BUG),
         ("orders", 160..175) => Answer::Breaks,
         _ => Answer::Fine,
     }
@@ -145,28 +181,47 @@ async fn answers(answer: Answer, clock: Clock) -> Result<(), Failure> {
     clock.sleep_until(clock.now() + takes, Why::Other).await;
     match answer {
         Answer::Fine | Answer::Hangs => Ok(()),
-        Answer::Status(status) => Err(Failure::Status(status)),
-        Answer::Breaks => Err(Failure::Broken),
+        Answer::Page(page) => {
+            let headers = page.headers.iter().map(|(name, value)| {
+                let name = HeaderName::from_static(name);
+                (name, HeaderValue::from_static(value))
+            });
+            let status = StatusCode::from_u16(page.status).expect("valid");
+            Err(Failure::Answered(status, headers.collect(), page.body))
+        }
+        Answer::Breaks => Err(Failure::Broken(std::io::ErrorKind::ConnectionReset.into())),
     }
 }
 
-/// What an outcome means.
+/// What an outcome means, and what was the matter: for this client of one's own as [`evenkeel::http::Http`]
+/// does for those that it knows.
 #[derive(Clone, Copy)]
 struct Reading;
 
 impl Classify<(), Failure> for Reading {
     fn classify(&self, outcome: Result<&(), &Failure>) -> Verdict {
-        let Err(failure) = outcome else {
-            return Verdict::success();
+        match outcome {
+            Ok(()) => Verdict::success(),
+            Err(Failure::Broken(error)) => classify_error(error),
+            Err(Failure::Answered(status, headers, _)) => {
+                let verdict = status_verdict(*status);
+                match server_hint(*status, headers) {
+                    Some(hint) => verdict.hint(hint),
+                    None => verdict,
+                }
+            }
+        }
+    }
+
+    fn diagnose(&self, outcome: Result<&(), &Failure>, seen: Circumstances) -> Option<Diagnosis> {
+        let symptoms = match outcome.err()? {
+            Failure::Broken(error) => Symptoms::error(error),
+            Failure::Answered(status, headers, body) => {
+                Symptoms::response(*status, headers).body(body.as_bytes())
+            }
         };
-        let Failure::Status(status) = *failure else {
-            return Verdict::transient().label(Label::Name("reset"));
-        };
-        let verdict = match status {
-            503 => Verdict::new(Kind::Overloaded).hint(Hint::After(Duration::from_secs(2))),
-            _ => Verdict::transient(),
-        };
-        verdict.label(Label::Status(status))
+        let elapsed = seen.elapsed.unwrap_or_default();
+        Some(symptoms.elapsed(elapsed).diagnose())
     }
 }
 

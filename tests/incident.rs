@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use evenkeel::budget::Ratio;
 use evenkeel::chaos::Fault;
+use evenkeel::diagnosis::{
+    Cause, Diagnosis, Origin, Persistence, Signature, Signatures, Symptoms, Test,
+};
 use evenkeel::error::Reason;
 use evenkeel::event::Observer;
-use evenkeel::incident::{Cause, Ending, Recorder, Report};
+use evenkeel::http::server_hint;
+use evenkeel::incident::{Ending, Outlook, Recorder, Report};
 use evenkeel::report::Stop;
 use evenkeel::testing::{ManualClock, block_on};
-use evenkeel::verdict::{self, Hint, Kind, Label, Verdict};
+use evenkeel::verdict::{self, Circumstances, Classify, Hint, Kind, Label, Verdict};
 use evenkeel::{Breaker, Budget, Bulkhead, Chaos, Event, Key, Keyed, Pipeline, Retry, Rng};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -374,6 +379,151 @@ fn the_cause_that_leads_changes_with_what_is_seen() {
 }
 
 #[test]
+fn the_report_says_who_said_so_for_how_long_and_by_which_evidence() {
+    let stage = Diagnosed::new();
+    for _ in 0..5 {
+        (0..4).for_each(|_| stage.fails(503, &[("x-envoy-overloaded", "true")]));
+        stage.clock.advance(SECOND);
+    }
+    let refused = &[("proxy-status", "edge; error=connection_refused")];
+    for _ in 0..5 {
+        (0..4).for_each(|_| stage.fails(502, refused));
+        stage.fails(404, &[]);
+        stage.clock.advance(SECOND);
+    }
+    let report = stage.recorder.latest().expect("an incident");
+    let [first, second] = &report.findings[..] else {
+        panic!("{:?}", report.findings);
+    };
+    assert_eq!((first.cause, first.failures), (Cause::Overload, 20));
+    assert_eq!(first.said_by, [(Origin::Proxy("envoy"), 20)]);
+    assert_eq!(first.outlook, Outlook::Momentary);
+    let alone = Failure::new(503, &[("x-envoy-overloaded", "true")]).diagnosis();
+    assert_eq!(first.confidence, Some(alone.confidence()));
+    let clue = first.evidence[0];
+    assert_eq!((clue.cause, clue.times), (Cause::Overload, 20));
+    assert_eq!(clue.name, alone.evidence()[0].name());
+    assert!(first.evidence.len() <= 4);
+    assert_eq!(second.cause, Cause::UpstreamUnavailable);
+    let [from, to] = &report.phases[..] else {
+        panic!("{:?}", report.phases);
+    };
+    assert_eq!(
+        (from.cause, from.origin, from.outlook),
+        (Cause::Overload, Origin::Proxy("envoy"), Outlook::Momentary)
+    );
+    assert_eq!((to.cause, to.failures), (Cause::UpstreamUnavailable, 20));
+    balances(&report);
+
+    let markdown = report.markdown();
+    assert!(markdown.contains("50 % of them by overload, said by envoy, momentary."));
+    assert!(markdown.contains(&format!("20 times (+{} overload)", clue.weight)));
+    for cause in [Cause::Overload, Cause::UpstreamUnavailable] {
+        let check = format!("- {cause}: {}", cause.checks()[0]);
+        assert!(markdown.contains(&check), "{check}");
+        let on_page = cause.checks()[0].replace('\'', "&#39;");
+        assert!(markdown.contains(cause.advice()) && report.page().contains(&on_page));
+    }
+    let json: Value = serde_json::from_str(&report.json()).expect("JSON");
+    assert_eq!(json["findings"][0]["said_by"]["envoy"], 20);
+    assert_eq!(json["findings"][0]["evidence"][0]["name"], clue.name);
+    assert_eq!(json["phases"][0]["lasts"], "momentary");
+    assert_eq!(json["causes"]["upstream_unavailable"], 20);
+}
+
+#[test]
+fn an_announced_end_is_in_the_report_as_a_moment() {
+    let stage = Diagnosed::new();
+    for seconds in [600, 598, 596, 594, 592] {
+        stage.fails(503, &[("retry-after", &seconds.to_string())]);
+        stage.clock.advance(SECOND * 2);
+    }
+    let report = stage.recorder.latest().expect("an incident");
+    let back_at = report.begin + SECOND * 600;
+    assert_eq!(report.findings[0].outlook, Outlook::Until(back_at));
+    assert_eq!(report.phases[0].outlook, Outlook::Until(back_at));
+    assert!(report.markdown().contains("back at 00:10:00"));
+    let json: Value = serde_json::from_str(&report.json()).expect("JSON");
+    assert_eq!(json["findings"][0]["lasts"], "announced");
+    assert_eq!(json["findings"][0]["back_at"], "2026-01-01T00:10:00Z");
+}
+
+#[test]
+fn what_turns_out_to_last_is_a_phase_of_its_own_and_few_failures_are_none() {
+    const PASSES: (&str, &str) = ("x-overload", "passes");
+    const STAYS: (&str, &str) = ("x-overload", "stays");
+    for (stays, passes, outlooks) in [
+        (3, 2, &[Outlook::Momentary, Outlook::Persistent][..]),
+        (3, 3, &[Outlook::Momentary]),
+        (2, 1, &[Outlook::Momentary]),
+    ] {
+        let stage = Diagnosed::new();
+        (0..5).for_each(|_| stage.fails(503, &[PASSES]));
+        stage.clock.advance(SECOND);
+        (0..stays).for_each(|_| stage.fails(503, &[STAYS]));
+        (0..passes).for_each(|_| stage.fails(503, &[PASSES]));
+        let report = stage.recorder.latest().expect("an incident");
+        let told: Vec<_> = report.phases.iter().map(|it| it.outlook).collect();
+        assert_eq!(told, outlooks, "{stays} {passes}");
+        balances(&report);
+    }
+}
+
+#[test]
+fn a_cause_that_leads_with_few_failures_for_long_is_a_phase_and_one_that_does_now_and_then_is_none()
+{
+    let unavailable = Verdict::transient().label(Label::Status(502));
+    for (statuses, phases) in [
+        (&[504, 504, 504, 504][..], 2),
+        (&[504, 504, 502, 504, 504], 1),
+        (&[504, 504], 1),
+        (&[504, 503, 504, 503], 1),
+    ] {
+        let stage = Stage::new(Recorder::new());
+        (0..5).for_each(|_| stage.call("a", Err(unavailable)));
+        for status in statuses {
+            stage.clock.advance(SECOND);
+            let failure = Verdict::transient().label(Label::Status(*status));
+            stage.call("a", Err(failure));
+        }
+        let report = stage.recorder.latest().expect("an incident");
+        assert_eq!(report.phases.len(), phases, "{statuses:?}");
+        if let [_, last] = &report.phases[..] {
+            assert_eq!((last.cause, last.failures), (Cause::GatewayTimeout, 4));
+            assert_eq!(last.from, report.begin + SECOND);
+        }
+        balances(&report);
+    }
+}
+
+#[test]
+fn a_flood_of_evidence_is_bounded() {
+    let stage = Diagnosed::new();
+    for number in 0..200_usize {
+        let cause = Cause::ALL[number % Cause::ALL.len()];
+        let says: &'static [(Cause, i8)] = vec![(cause, 30)].leak();
+        let name = format!("row {number}").leak();
+        let row = Signature::new(name, "a test")
+            .on(&[599])
+            .by(Origin::Proxy(name))
+            .says(says);
+        let symptoms = Signatures::new().keep(|_| false).with(row);
+        stage.call(Failure {
+            table: symptoms,
+            ..Failure::new(599, &[])
+        });
+        stage.clock.advance(SECOND / 20);
+    }
+    let report = stage.recorder.latest().expect("an incident");
+    assert!(report.findings.len() <= Cause::ALL.len());
+    let said: usize = report.findings.iter().map(|it| it.said_by.len()).sum();
+    assert!(said <= 16, "{said}");
+    assert!(report.findings.iter().all(|it| it.evidence.len() <= 4));
+    assert_eq!(report.failures(), 200);
+    balances(&report);
+}
+
+#[test]
 fn a_flood_of_keys_statuses_and_changes_is_bounded_and_nothing_is_lost() {
     let stage = Stage::new(Recorder::new());
     for name in 0..1000 {
@@ -463,7 +613,7 @@ fn the_page_needs_nothing_else_and_the_json_says_what_the_report_says() {
     assert_eq!(json["failures"], 8);
     assert_eq!(json["begin"], "2026-01-01T00:00:00Z");
     assert_eq!(json["end"], Value::Null);
-    assert_eq!(json["causes"]["unknown cause"], 8);
+    assert_eq!(json["causes"]["unknown"], 8);
     assert_eq!(json["affected"].as_array().map(Vec::len), Some(2));
     assert_eq!(json["timeline"].as_array().map(Vec::len), Some(2));
     assert!(report.markdown().lines().count() < 60);
@@ -577,6 +727,12 @@ fn balances(report: &Report) {
     let seen: u64 = report.seen.iter().map(|it| it.2).sum();
     assert_eq!(causes + report.seen_otherwise, report.failures());
     assert_eq!(seen + report.seen_otherwise, report.failures());
+    let found = report.findings.iter().map(|it| (it.cause, it.failures));
+    assert_eq!(found.collect::<Vec<_>>(), report.causes);
+    for it in &report.findings {
+        assert!(it.said_by.iter().map(|it| it.1).sum::<u64>() <= it.failures);
+        assert!(it.evidence.iter().all(|clue| clue.times <= it.failures));
+    }
     let stops: u64 = report.stops.iter().map(|it| it.1).sum();
     assert_eq!(stops + report.out_of_time, report.gave_up());
     assert_eq!(
@@ -598,6 +754,101 @@ fn balances(report: &Report) {
     );
     let led: u64 = report.phases.iter().map(|it| it.of).sum();
     assert!(led >= report.failures() && report.timeline.len() <= 120);
+}
+
+/// A recorder, and calls that it listens to whose failures are diagnosed.
+struct Diagnosed {
+    clock: ManualClock,
+    recorder: Recorder,
+    pipeline: Pipeline<Diagnosing>,
+}
+
+/// An answer, and the table that it is diagnosed by.
+struct Failure {
+    status: StatusCode,
+    headers: HeaderMap,
+    table: Signatures,
+}
+
+struct Diagnosing;
+
+impl Classify<(), Failure> for Diagnosing {
+    fn classify(&self, outcome: Result<&(), &Failure>) -> Verdict {
+        let Err(failure) = outcome else {
+            return Verdict::success();
+        };
+        let verdict = match failure.status {
+            StatusCode::NOT_FOUND => Verdict::new(Kind::RequestFault),
+            _ => Verdict::transient(),
+        };
+        let verdict = verdict.label(Label::Status(failure.status.as_u16()));
+        match server_hint(failure.status, &failure.headers) {
+            Some(hint) => verdict.hint(hint),
+            None => verdict,
+        }
+    }
+
+    fn diagnose(&self, outcome: Result<&(), &Failure>, _: Circumstances) -> Option<Diagnosis> {
+        outcome.err().map(Failure::diagnosis)
+    }
+}
+
+impl Failure {
+    fn new(status: u16, headers: &[(&'static str, &str)]) -> Self {
+        let mut table = Signatures::new();
+        for (value, persistence) in [
+            ("passes", Persistence::Momentary),
+            ("stays", Persistence::Persistent),
+        ] {
+            let is: &'static [Test] = vec![Test::HeaderIs("x-overload", value)].leak();
+            let row = Signature::new(value, "a test").on(&[503]).when(is);
+            table = table.with(row.says(&[(Cause::Overload, 30)]).lasts(persistence));
+        }
+        let headers = headers.iter();
+        let headers = headers.map(|(name, value)| {
+            let value = HeaderValue::from_str(value).expect("valid");
+            (HeaderName::from_static(name), value)
+        });
+        Self {
+            status: StatusCode::from_u16(status).expect("valid"),
+            headers: headers.collect(),
+            table,
+        }
+    }
+
+    fn diagnosis(&self) -> Diagnosis {
+        let seen = Symptoms::response(self.status, &self.headers);
+        self.table.diagnose(&seen)
+    }
+}
+
+impl Diagnosed {
+    fn new() -> Self {
+        let clock = ManualClock::new();
+        let recorder = Recorder::new().clock(clock.clock());
+        let pipeline = Pipeline::new()
+            .classify(Diagnosing)
+            .clock(clock.clock())
+            .observer(recorder.clone());
+        Self {
+            clock,
+            recorder,
+            pipeline,
+        }
+    }
+
+    fn fails(&self, status: u16, headers: &[(&'static str, &str)]) {
+        self.call(Failure::new(status, headers));
+    }
+
+    fn call(&self, failure: Failure) {
+        let mut failure = Some(failure);
+        let call = self.pipeline.run(|_| {
+            let failure = failure.take().expect("one attempt");
+            async move { Err::<(), _>(failure) }
+        });
+        let _ = block_on(&self.clock, call);
+    }
 }
 
 impl Stage {

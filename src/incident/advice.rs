@@ -1,8 +1,8 @@
 //! What to change, as far as an incident tells: pure.
 
+use crate::diagnosis::Cause;
 use crate::error::Reason;
 use crate::incident::Report;
-use crate::incident::cause::Cause;
 use crate::incident::report::{count, percent};
 use crate::report::Stop;
 use crate::verdict::Processed;

@@ -19,6 +19,16 @@ pub(super) fn time_of_day(at: SystemTime) -> String {
     parts(at).1
 }
 
+/// The time of day, and the date as well if it is another one than that of `beside`.
+pub(super) fn near(at: SystemTime, beside: SystemTime) -> String {
+    let (date, time) = parts(at);
+    if date == parts(beside).0 {
+        time
+    } else {
+        format!("{date} {time} UTC")
+    }
+}
+
 /// `850 ms`, `7.5 s`, `4 min 10 s`, `3 h 5 min`.
 pub(super) fn length(length: Duration) -> String {
     let seconds = length.as_secs();
@@ -108,6 +118,13 @@ mod tests {
             rfc3339(UNIX_EPOCH - Duration::from_secs(1)),
             "1970-01-01T00:00:00Z"
         );
+    }
+
+    #[test]
+    fn a_time_on_another_day_has_its_date() {
+        let of = |seconds| near(UNIX_EPOCH + Duration::from_secs(seconds), UNIX_EPOCH);
+        assert_eq!(of(86_399), "23:59:59");
+        assert_eq!(of(86_400), "1970-01-02 00:00:00 UTC");
     }
 
     proptest! {

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use crate::incident::cause::checks;
+use crate::diagnosis::Origin;
 use crate::incident::dates;
-use crate::incident::report::{Affected, Moment, Report};
+use crate::incident::report::{Affected, Finding, Moment, Outlook, Phase, Report};
 
 pub(super) fn write(it: &Report) -> String {
     let mut object = Object::new();
@@ -30,30 +30,25 @@ pub(super) fn write(it: &Report) -> String {
         .raw("extra_load", &it.extra_load().map_or_else(null, float))
         .raw(
             "causes",
-            &counts(it.causes.iter().map(|(it, times)| (it.to_string(), *times))),
+            &counts(
+                it.causes
+                    .iter()
+                    .map(|(it, times)| (it.as_str().to_owned(), *times)),
+            ),
         )
         .raw(
             "seen",
             &array(&it.seen, |(cause, label, times)| {
                 let mut row = Object::new();
-                row.text("cause", &cause.to_string())
+                row.text("cause", cause.as_str())
                     .text("as", &label.to_string())
                     .number("failures", *times);
                 row.end()
             }),
         )
         .number("seen_otherwise", it.seen_otherwise)
-        .raw(
-            "phases",
-            &array(&it.phases, |it| {
-                let mut row = Object::new();
-                row.raw("from", &date(it.from))
-                    .text("cause", &it.cause.to_string())
-                    .number("failures", it.failures)
-                    .number("of", it.of);
-                row.end()
-            }),
-        )
+        .raw("findings", &array(&it.findings, finding))
+        .raw("phases", &array(&it.phases, phase))
         .raw("affected", &array(&it.affected, affected))
         .raw(
             "gave_up_by",
@@ -110,6 +105,63 @@ pub(super) fn write(it: &Report) -> String {
     object.end()
 }
 
+fn finding(it: &Finding) -> String {
+    let said_by = it.said_by.iter();
+    let mut row = Object::new();
+    row.text("cause", it.cause.as_str())
+        .number("failures", it.failures)
+        .raw(
+            "confidence",
+            &it.confidence.map_or_else(null, |it| it.to_string()),
+        )
+        .raw(
+            "said_by",
+            &counts(said_by.map(|(it, times)| (it.to_string(), *times))),
+        );
+    lasts(&mut row, it.outlook)
+        .raw(
+            "evidence",
+            &array(&it.evidence, |it| {
+                let mut row = Object::new();
+                row.text("name", it.name)
+                    .text("cause", it.cause.as_str())
+                    .raw("weight", &it.weight.to_string())
+                    .number("failures", it.times);
+                row.end()
+            }),
+        )
+        .text("advice", it.cause.advice());
+    row.end()
+}
+
+fn phase(it: &Phase) -> String {
+    let mut row = Object::new();
+    row.raw("from", &date(it.from))
+        .text("cause", it.cause.as_str())
+        .number("failures", it.failures)
+        .number("of", it.of)
+        .raw(
+            "said_by",
+            &match it.origin {
+                Origin::Unknown => null(),
+                origin => string(&origin.to_string()),
+            },
+        );
+    lasts(&mut row, it.outlook);
+    row.end()
+}
+
+fn lasts(row: &mut Object, outlook: Outlook) -> &mut Object {
+    let (word, back_at) = match outlook {
+        Outlook::Momentary => ("momentary", None),
+        Outlook::Persistent => ("persistent", None),
+        Outlook::Unknown => ("unknown", None),
+        Outlook::Until(at) => ("announced", Some(at)),
+    };
+    row.text("lasts", word)
+        .raw("back_at", &back_at.map_or_else(null, date))
+}
+
 fn affected(it: &Affected) -> String {
     let mut row = Object::new();
     row.text("service", &it.name)
@@ -132,7 +184,7 @@ fn moment(it: &Moment) -> String {
             &counts(
                 it.failures
                     .iter()
-                    .map(|(it, times)| (it.to_string(), *times)),
+                    .map(|(it, times)| (it.as_str().to_owned(), *times)),
             ),
         )
         .number("failed_otherwise", it.failed_otherwise)
@@ -147,8 +199,8 @@ fn moment(it: &Moment) -> String {
 fn checks_of(it: &Report) -> String {
     let mut object = Object::new();
     for cause in it.leading() {
-        let checks = array(checks(cause), |it| string(it));
-        object.raw(&cause.to_string(), &checks);
+        let checks = array(cause.checks(), |it| string(it));
+        object.raw(cause.as_str(), &checks);
     }
     object.end()
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::event::Change;
 use crate::incident::note::Note;
 use crate::incident::rules::{Rules, SLICES};
-use crate::incident::tally::Tally;
+use crate::incident::tally::{Asked, Tally};
 use crate::incident::timeline::{Step, Timeline};
 
 /// The recorder's state.
@@ -152,11 +152,14 @@ impl Machine {
     ) -> bool {
         let at = self.advance(now);
         let slow_after = self.rules.slow_after;
+        let asked = hint.map(|length| Asked {
+            length,
+            back_at: at.saturating_add(length),
+        });
         let slice = &mut self.slices[place(self.newest)];
-        slice.tally.add(service, note, hint, slow_after);
-        slice.step.add(note);
-        let back_at = hint.map(|hint| at.saturating_add(hint));
-        slice.back_at = slice.back_at.max(back_at);
+        slice.tally.add(service, note, asked, slow_after);
+        slice.step.add(note, asked);
+        slice.back_at = slice.back_at.max(asked.map(|it| it.back_at));
         let outcomes = &mut slice.outcomes[service];
         match note.is_bad() {
             Some(true) => {
@@ -184,7 +187,7 @@ impl Machine {
         let is_bad = note.is_bad();
         if let Some(open) = &mut self.open {
             let trouble = is_bad == Some(true) && self.rules.goes_on(bad, good);
-            open.add(at, service, note, hint, slow_after, trouble);
+            open.add(at, service, note, asked, slow_after, trouble);
             return false;
         }
         let begins = is_bad == Some(true) && self.rules.begins(bad, good);
@@ -299,25 +302,23 @@ impl Incident {
         at: Duration,
         service: usize,
         note: &Note,
-        hint: Option<Duration>,
+        asked: Option<Asked>,
         slow_after: Duration,
         trouble: bool,
     ) {
-        self.timeline.step(at).add(note);
-        if let Some(hint) = hint {
-            self.back_at = self.back_at.max(Some(at.saturating_add(hint)));
-        }
+        self.timeline.step(at).add(note, asked);
+        self.back_at = self.back_at.max(asked.map(|it| it.back_at));
         if trouble {
             if self.is_pending {
                 self.tally.merge(&self.pending);
                 self.pending.clear();
                 self.is_pending = false;
             }
-            self.tally.add(service, note, hint, slow_after);
+            self.tally.add(service, note, asked, slow_after);
             (self.trouble, self.well) = (at, None);
             return;
         }
-        self.pending.add(service, note, hint, slow_after);
+        self.pending.add(service, note, asked, slow_after);
         self.is_pending = true;
         if matches!(note, Note::Succeeded { .. }) {
             self.well.get_or_insert(at);

@@ -1,7 +1,7 @@
 //! The story of an outage, from the events of it: when it began and ended, what was seen, what the
 //! client did, and what to look at next.
 //!
-//! When a service was down, people ask the same questions: since when, whom did it hit, what did we see, did
+//! When a service was down, people ask the same questions: since when, why, whom did it hit, what did we see, did
 //! our retries help or hurt, what do we change. The answers are in the [events](crate::Event), but
 //! thousands of lines of a log are no answer. A [`Recorder`] listens, remembers the last seconds, notices
 //! that an incident begins, and condenses it as it goes on into a [`Report`]: a screen of Markdown,
@@ -41,6 +41,13 @@
 //! over when none of these came for a while, and a call succeeded; its end is then the last of them.
 //! Where nothing is heard at all, it is over after ten times as long.
 //!
+//! # Why
+//!
+//! Causes are those of the [diagnoses](crate::diagnosis) that come with the events: for each the report says how
+//! sure they were, who said so, how long it would last, or when the server said that it would be back, and by
+//! which evidence; and how what led changed over time. A pipeline with [`Health`](crate::diagnosis::Health)
+//! knows more. Where a classifier knows nothing of causes, status and kind of the verdict have to do.
+//!
 //! # Successes
 //!
 //! A share needs successes, so a recorder [wants all](Observer::wants_all) ends of calls. Where that is too
@@ -62,14 +69,14 @@
 //! # What it costs
 //!
 //! An event takes a look-up of its key, a reading of the clock and a short lock. Nothing is allocated
-//! but when an incident begins: some 30 KB for each that is kept. Time is kept in 120 steps, of a tenth of the
+//! but when an incident begins: some 50 KB for each that is kept. Time is kept in 120 steps, of a tenth of the
 //! window at first, that become twice as long whenever they are used up. Names are for 64 services; the rest
 //! share a line. The first 32 changes of policies' states are kept and the last 32. A call that simply
 //! succeeds is one event, and reads the clock at its beginning and its end.
 //!
 //! # What is in it
 //!
-//! Numbers, static words, and the names that you gave; no header, host, path or body. The page and the
+//! Numbers, static words (those of signatures of your own as well), and the names that you gave; no header, host, path or body. The page and the
 //! Markdown are safe whatever the names are.
 
 mod advice;
@@ -105,9 +112,8 @@ use note::Note;
 use rules::Rules;
 
 pub use advice::Advice;
-pub use cause::{Cause, checks};
 pub use machine::Ending;
-pub use report::{Affected, Change, Moment, Phase, Report};
+pub use report::{Affected, Change, Clue, Finding, Moment, Outlook, Phase, Report};
 
 /// Listens to the events of any number of pipelines, and makes reports of incidents. Clones share one.
 ///

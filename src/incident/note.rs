@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::budget::Snapshot;
+use crate::diagnosis::{Brief, Cause, Origin};
 use crate::error::Reason;
 use crate::event::{Change, End, Event};
-use crate::incident::cause::{self, Cause};
+use crate::incident::cause::{self, Found, Lasts};
 use crate::keyed::Key;
 use crate::limit;
 use crate::report::{Stop, Wait, WaitReason};
@@ -37,7 +38,7 @@ pub(super) struct Failed {
     /// From 1.
     pub(super) attempt: u32,
     /// `None`: the request's own fault.
-    pub(super) cause: Option<Cause>,
+    pub(super) found: Option<Found>,
     pub(super) label: Label,
     /// What the server asked for, if it asked for anything.
     pub(super) hint: Option<Hint>,
@@ -100,14 +101,22 @@ impl Note {
                 attempt,
                 key,
                 verdict,
+                ref diagnosis,
                 wait,
                 budget,
                 ..
-            } => (key, failed(attempt, verdict, Next::Retry(wait), budget)),
+            } => {
+                let next = Next::Retry(wait);
+                (
+                    key,
+                    failed(attempt, verdict, diagnosis.as_ref(), next, budget),
+                )
+            }
             Event::Stop {
                 attempt,
                 key,
                 verdict,
+                ref diagnosis,
                 stop,
                 budget,
                 ..
@@ -117,7 +126,11 @@ impl Note {
                     Stop::NotSafe(_) => Stop::NotSafe(Processed::Maybe),
                     stop => stop,
                 };
-                (key, failed(attempt, verdict, Next::Stop(stop), budget))
+                let next = Next::Stop(stop);
+                (
+                    key,
+                    failed(attempt, verdict, diagnosis.as_ref(), next, budget),
+                )
             }
             Event::WouldReject { key, .. } => (key, Self::WouldRefuse),
         })
@@ -131,7 +144,7 @@ impl Note {
     /// Whether a caller, or another attempt, would be worse off for it. `None`: it says nothing of that.
     pub(super) const fn is_bad(&self) -> Option<bool> {
         match self {
-            Self::Failed(failed) => Some(failed.cause.is_some()),
+            Self::Failed(failed) => Some(failed.found.is_some()),
             Self::Refused(_) => Some(true),
             Self::Succeeded { .. } => Some(false),
             Self::Changed(_)
@@ -148,7 +161,11 @@ impl Note {
 fn cut_short(attempts: u32) -> Note {
     Note::Failed(Failed {
         attempt: attempts.max(1),
-        cause: Some(Cause::OwnTimeout),
+        found: Some(Found::undiagnosed(
+            Cause::OwnTimeout,
+            Origin::Client,
+            Lasts::Unknown,
+        )),
         label: Label::Name("deadline"),
         hint: None,
         next: Next::Deadline,
@@ -156,12 +173,18 @@ fn cut_short(attempts: u32) -> Note {
     })
 }
 
-fn failed(attempt: u32, verdict: Verdict, next: Next, budget: Option<Snapshot>) -> Note {
+fn failed(
+    attempt: u32,
+    verdict: Verdict,
+    diagnosis: Option<&Brief>,
+    next: Next,
+    budget: Option<Snapshot>,
+) -> Note {
     #[allow(clippy::cast_possible_truncation)] // for a plot
     let level = |it: Snapshot| (it.available / it.capacity).clamp(0.0, 1.0) as f32;
     Note::Failed(Failed {
         attempt,
-        cause: cause::of(verdict),
+        found: cause::of(verdict, diagnosis),
         label: verdict.error_type(),
         hint: verdict.server_hint(),
         next,

@@ -2,7 +2,6 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::incident::cause::checks;
 use crate::incident::dates;
 use crate::incident::plot;
 use crate::incident::report::{Report, percent};
@@ -43,7 +42,9 @@ fn fill(it: &Report, page: &mut String) -> fmt::Result {
     page.push_str(&plot::svg(it)?);
     page.push_str("</div><figcaption>");
     legend(it, page)?;
-    page.push_str("</figcaption></figure><div class=\"two\">");
+    page.push_str("</figcaption></figure>");
+    found(it, page)?;
+    page.push_str("<div class=\"two\">");
     seen(it, page)?;
     list(
         page,
@@ -86,12 +87,59 @@ fn legend(it: &Report, page: &mut String) -> fmt::Result {
         it.refused()
     )?;
     if let Some(at) = it.back_at {
-        let at = dates::time_of_day(at);
+        let at = dates::near(at, it.begin);
         write!(
             page,
             " <span>dotted: the server said it would be back at {at}</span>"
         )?;
     }
+    Ok(())
+}
+
+/// The diagnoses: by cause with their evidence, and as they changed.
+fn found(it: &Report, page: &mut String) -> fmt::Result {
+    if it.findings.is_empty() {
+        return Ok(());
+    }
+    page.push_str(
+        "<section><h2>Diagnosis</h2><div class=\"scroll\"><table class=\"words\"><thead><tr><th>cause</th><th>failures</th>\
+         <th>sure</th><th>said by</th><th>how long</th><th>told by</th></tr></thead><tbody>",
+    );
+    for of in &it.findings {
+        let sure = of.confidence.map(|it| format!("{it} %"));
+        let by = of
+            .said_by
+            .iter()
+            .map(|(origin, times)| match &of.said_by[..] {
+                [_] => origin.to_string(),
+                _ => format!("{origin} {times}"),
+            });
+        let by = by.collect::<Vec<_>>().join(", ");
+        let lasts = it.lasts(of.outlook).unwrap_or_default();
+        let clues = of.evidence.iter().map(|it| it.words(escape));
+        write!(
+            page,
+            "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(&of.cause.to_string()),
+            of.failures,
+            sure.unwrap_or_default(),
+            escape(&by),
+            escape(&lasts),
+            clues.collect::<Vec<_>>().join("<br>")
+        )?;
+    }
+    page.push_str("</tbody></table></div>");
+    if it.phases.len() > 1 {
+        page.push_str("<p>As it changed:</p><ul>");
+        for phase in it.phases.iter().take(PHASES) {
+            write!(page, "<li>{}</li>", it.phase(phase, escape))?;
+        }
+        if let Some(more) = it.phases.len().checked_sub(PHASES).filter(|it| *it > 0) {
+            write!(page, "<li><em>and {more} more</em></li>")?;
+        }
+        page.push_str("</ul>");
+    }
+    page.push_str("</section>");
     Ok(())
 }
 
@@ -119,23 +167,7 @@ fn seen(it: &Report, page: &mut String) -> fmt::Result {
             it.seen_otherwise
         )?;
     }
-    page.push_str("</tbody></table></div>");
-    if it.phases.len() > 1 {
-        page.push_str("<p>What led, as it changed:</p><ul>");
-        for phase in &it.phases {
-            let (from, cause) = (
-                dates::time_of_day(phase.from),
-                escape(&phase.cause.to_string()),
-            );
-            write!(
-                page,
-                "<li>from {from}: {cause}, {} of {} failures</li>",
-                phase.failures, phase.of
-            )?;
-        }
-        page.push_str("</ul>");
-    }
-    page.push_str("</section>");
+    page.push_str("</tbody></table></div></section>");
     Ok(())
 }
 
@@ -175,10 +207,10 @@ fn next(it: &Report, page: &mut String) -> fmt::Result {
     page.push_str("<section><h2>Look at next</h2>");
     for cause in it.leading() {
         write!(page, "<h3>{}</h3><ul>", escape(&cause.to_string()))?;
-        for check in checks(cause) {
+        for check in cause.checks() {
             write!(page, "<li>{}</li>", escape(check))?;
         }
-        page.push_str("</ul>");
+        write!(page, "</ul><p>Meanwhile: {}.</p>", escape(cause.advice()))?;
     }
     page.push_str("</section>");
     Ok(())
@@ -214,6 +246,9 @@ fn list(page: &mut String, title: &str, lines: impl Iterator<Item = String>) -> 
     page.push_str("</ul></section>");
     Ok(())
 }
+
+/// So many lines of how it changed are read; the plot has them all.
+const PHASES: usize = 16;
 
 const COLUMNS: [&str; 8] = [
     "calls",
@@ -253,6 +288,7 @@ figcaption i { display: inline-block; width: 1em; height: .8em; margin-right: .3
 section { min-width: 0 } ul { margin: .2rem 0; padding-left: 1.2em } li { overflow-wrap: anywhere } time { color: var(--soft); font-variant-numeric: tabular-nums }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-size: 13px; width: 100%; font-variant-numeric: tabular-nums }
 th, td { padding: .3em .6em; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top }
+.words td:nth-child(-n + 3) { white-space: nowrap } .words td:nth-child(n + 4), .words th:nth-child(n + 4) { text-align: left }
 th:first-child { text-align: left; overflow-wrap: anywhere; min-width: 7em } tbody th { font-weight: 400 }
 .c0 { fill: var(--c0); background: var(--c0) } .c1 { fill: var(--c1); background: var(--c1) } .c2 { fill: var(--c2); background: var(--c2) }
 .c3 { fill: var(--c3); background: var(--c3) } .c4 { fill: var(--c4); background: var(--c4) } .c5 { fill: var(--c5); background: var(--c5) }

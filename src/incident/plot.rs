@@ -48,7 +48,7 @@ pub(super) fn svg(report: &Report) -> Result<String, fmt::Error> {
             write!(
                 svg,
                 "<path class=\"line back\" d=\"M{x:.1} 0V{end:.1}\"><title>the server said: back at {}</title></path>",
-                dates::time_of_day(at)
+                dates::near(at, report.begin)
             )?;
         }
     }
@@ -336,9 +336,11 @@ impl Plot<'_> {
                 label.truncate(5);
             }
             let x = self.axis.x(at);
+            // The last one would be cut off.
+            let anchor = if x > RIGHT - 24.0 { "end" } else { "middle" };
             write!(
                 self.body,
-                "<path class=\"grid\" d=\"M{x:.1} {:.1}v4\"/><text class=\"tick\" text-anchor=\"middle\" \
+                "<path class=\"grid\" d=\"M{x:.1} {:.1}v4\"/><text class=\"tick\" text-anchor=\"{anchor}\" \
                  x=\"{x:.1}\" y=\"{:.1}\">{label}</text>",
                 self.top - 8.0,
                 y

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use crate::diagnosis::{Cause, Origin};
 use crate::error::Reason;
 use crate::event;
 use crate::incident::advice::{self, Advice};
-use crate::incident::cause::Cause;
+use crate::incident::cause::Lasts;
 use crate::incident::dates;
 use crate::incident::machine::{Ending, Incident, Stamped};
 use crate::incident::timeline::{Step, Timeline};
@@ -41,7 +42,9 @@ pub struct Report {
     pub seen: Vec<(Cause, Label, u64)>,
     /// Those of which there was no room to say what they were.
     pub seen_otherwise: u64,
-    /// The cause that led, as it changed, in order of time.
+    /// What the diagnoses said, by cause.
+    pub findings: Vec<Finding>,
+    /// The diagnosis that led, as it changed, in order of time.
     pub phases: Vec<Phase>,
     /// What became of the calls, by service.
     pub affected: Vec<Affected>,
@@ -85,7 +88,55 @@ pub struct Report {
     pub advice: Vec<Advice>,
 }
 
-/// A stretch of time in which one cause led.
+/// What the diagnoses of one cause's failures said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The cause.
+    pub cause: Cause,
+    /// Failed attempts by it.
+    pub failures: u64,
+    /// How sure, in percent, in the mean. `None`: there was no diagnosis, only a verdict.
+    pub confidence: Option<u8>,
+    /// Who said so, as far as it is known.
+    pub said_by: Vec<(Origin, u64)>,
+    /// How long it would last, as most of them said.
+    pub outlook: Outlook,
+    /// What spoke for it, the heaviest in all first, at most four pieces. Of what is unknown: what
+    /// there was.
+    pub evidence: Vec<Clue>,
+}
+
+/// A piece of evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Clue {
+    /// The name of a row of the table of [signatures](crate::diagnosis::Signatures).
+    pub name: &'static str,
+    /// What it speaks for most, or against.
+    pub cause: Cause,
+    /// How much, in decibans; negative speaks against.
+    pub weight: i8,
+    /// With how many failures it was seen.
+    pub times: u64,
+}
+
+/// How long it would last, as far as the diagnoses told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outlook {
+    /// The same request would soon get through with nobody doing anything.
+    Momentary,
+    /// Until somebody or something changes it.
+    Persistent,
+    /// Nothing told.
+    #[default]
+    Unknown,
+    /// The server said that it would be back then.
+    Until(SystemTime),
+}
+
+/// A stretch of time in which one diagnosis led.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Phase {
@@ -97,6 +148,10 @@ pub struct Phase {
     pub failures: u64,
     /// All failed attempts in it.
     pub of: u64,
+    /// Who said so of most of them.
+    pub origin: Origin,
+    /// How long it would last.
+    pub outlook: Outlook,
 }
 
 /// What became of the calls to one service.
@@ -193,7 +248,8 @@ impl Report {
                 .map(|((cause, label), times)| (cause, label, times))
                 .collect(),
             seen_otherwise: tally.failures.others(),
-            phases: phases(it, date),
+            findings: findings(it, &causes.sorted(), exactly),
+            phases: phases(it, exactly),
             affected: affected(it, names),
             first_attempts: tally.first_attempts,
             retries: tally.retries,
@@ -311,8 +367,13 @@ impl Report {
             gave_up + refused,
         )];
         if let Some((cause, times)) = self.causes.first() {
+            let found = self.findings.first();
+            let by = found.and_then(|it| it.said_by.first());
+            let by = by.map_or_else(String::new, |(origin, _)| format!(", said by {origin}"));
+            let lasts = found.and_then(|it| self.lasts(it.outlook));
+            let lasts = lasts.map_or_else(String::new, |it| format!(", {it}"));
             said.push(format!(
-                "{} failed, {} of them by {cause}.",
+                "{} failed, {} of them by {cause}{by}{lasts}.",
                 count(self.failures(), "attempt"),
                 percent(*times, self.failures()),
             ));
@@ -371,7 +432,7 @@ impl Report {
             said.push(format!("Budget: {:.0} % left at the least.", 100.0 * least));
         }
         if self.hints > 0 {
-            let back = self.back_at.map(dates::time_of_day);
+            let back = self.back_at.map(|at| dates::near(at, self.begin));
             let back = back.map_or_else(String::new, |at| format!("; back at {at}"));
             let (hints, longest) = (self.hints, dates::length(self.longest_hint));
             said.push(format!(
@@ -379,6 +440,35 @@ impl Report {
             ));
         }
         said
+    }
+
+    /// How long it would last, in a word or two. `None`: nothing told.
+    pub(super) fn lasts(&self, outlook: Outlook) -> Option<String> {
+        Some(match outlook {
+            Outlook::Momentary => "momentary".to_owned(),
+            Outlook::Persistent => "persistent".to_owned(),
+            Outlook::Unknown => return None,
+            Outlook::Until(at) => format!("back at {}", dates::near(at, self.begin)),
+        })
+    }
+
+    /// A phase, in a line, with names as `escape` makes them.
+    pub(super) fn phase(&self, phase: &Phase, escape: fn(&str) -> String) -> String {
+        let Phase {
+            cause,
+            failures,
+            of,
+            origin,
+            ..
+        } = phase;
+        let from = dates::near(phase.from, self.begin);
+        let by = match origin {
+            Origin::Unknown => String::new(),
+            origin => format!(", said by {}", escape(&origin.to_string())),
+        };
+        let lasts = self.lasts(phase.outlook);
+        let lasts = lasts.map_or_else(String::new, |it| format!(", {it}"));
+        format!("from {from}: {cause}{by}{lasts}; {failures} of {of} failures")
     }
 
     /// The causes that matter: a tenth of the failures or more, three at most.
@@ -406,6 +496,20 @@ impl Affected {
 
     fn is_unnamed(&self) -> bool {
         self.name == NAMES[OTHERS] || self.name == NAMES[NO_KEY]
+    }
+}
+
+impl Clue {
+    /// `envoy: overloaded, 12 times (+22 overload)`, with the name as `escape` makes it.
+    pub(super) fn words(&self, escape: fn(&str) -> String) -> String {
+        let Self {
+            name,
+            cause,
+            weight,
+            times,
+        } = self;
+        let (name, times) = (escape(name), plural(*times, "time", "times"));
+        format!("{name}, {times} ({weight:+} {cause})")
     }
 }
 
@@ -447,37 +551,198 @@ fn affected(it: &Incident, names: &[String]) -> Vec<Affected> {
     affected
 }
 
-/// The cause that led in each step; neighbours are one phase. A step of few failures changes nothing.
-fn phases(it: &Incident, date: impl Fn(Duration) -> SystemTime) -> Vec<Phase> {
-    let mut phases: Vec<Phase> = Vec::new();
-    for (from, step) in within(&it.timeline, it.began, it.trouble) {
-        let (of, rows) = (step.failures.total(), step.failures.sorted());
-        let Some(&(mut leads, most)) = rows.first() else {
+/// What was said of each cause.
+fn findings(
+    it: &Incident,
+    causes: &[(Cause, u64)],
+    date: impl Fn(Duration) -> Option<SystemTime>,
+) -> Vec<Finding> {
+    let tally = &it.tally;
+    let said_of = |cause| {
+        tally
+            .said
+            .iter()
+            .filter(move |(said, _)| said.cause == cause)
+    };
+    let causes = causes.iter().map(|&(cause, failures)| {
+        let mut said_by = Vec::new();
+        let mut lasts = Vec::new();
+        for (said, times) in said_of(cause) {
+            if said.origin != Origin::Unknown {
+                count_in(&mut said_by, said.origin, times);
+            }
+            count_in(&mut lasts, said.lasts, times);
+        }
+        said_by.sort_by_key(|row| std::cmp::Reverse(row.1));
+        let of = &tally.of_causes[cause.index()];
+        let back_at = of.back_at.and_then(&date);
+        let mean = of.confidence.checked_div(of.diagnosed);
+        Finding {
+            cause,
+            failures,
+            confidence: mean.map(|it| u8::try_from(it).unwrap_or(u8::MAX)),
+            said_by,
+            outlook: outlook(most(&lasts), back_at),
+            evidence: evidence(it, cause),
+        }
+    });
+    causes.collect()
+}
+
+/// What weighed most in all.
+fn evidence(it: &Incident, cause: Cause) -> Vec<Clue> {
+    let clues = it.tally.clues.iter();
+    let clues = clues.filter(|(clue, _)| {
+        // What speaks against others is no answer to why it is this one.
+        let speaks_for = clue.of == cause && clue.weight > 0;
+        clue.found == cause && (speaks_for || cause == Cause::Unknown)
+    });
+    let mut clues: Vec<_> = clues
+        .map(|(clue, times)| Clue {
+            name: clue.name,
+            cause: clue.of,
+            weight: clue.weight,
+            times,
+        })
+        .collect();
+    let weight = |it: &Clue| it.times.saturating_mul(u64::from(it.weight.unsigned_abs()));
+    clues.sort_by_key(|it| std::cmp::Reverse(weight(it)));
+    clues.truncate(SHOWN);
+    clues
+}
+
+/// The diagnosis that led, from step to step; neighbours are one phase. Few failures change nothing, until
+/// there are enough of them in a row.
+fn phases(it: &Incident, date: impl Fn(Duration) -> Option<SystemTime>) -> Vec<Phase> {
+    let steps: Vec<_> = within(&it.timeline, it.began, it.trouble)
+        .filter(|(_, step)| step.failures.iter().next().is_some())
+        .collect();
+    let mut phases: Vec<Lead> = Vec::new();
+    let mut next: Option<Lead> = None;
+    for (place, (_, step)) in steps.iter().enumerate() {
+        let Some(lead) = Lead::of(step, place, phases.last()) else {
             continue;
         };
-        let of_cause = |cause| {
-            rows.iter()
-                .find(|row| row.0 == cause)
-                .map_or(0, |row| row.1)
+        let Some(now) = phases.last() else {
+            phases.push(lead);
+            continue;
         };
-        if let Some(last) = phases.last_mut() {
-            if most < FEW || of_cause(last.cause) == most {
-                leads = last.cause;
+        if (lead.cause, lead.lasts) == (now.cause, now.lasts) {
+            next = None;
+            continue;
+        }
+        let candidate = match next.take().filter(|it| it.cause == lead.cause) {
+            Some(before) => Lead {
+                first: before.first,
+                failures: before.failures + lead.failures,
+                ..lead
+            },
+            None => lead,
+        };
+        if candidate.failures >= FEW {
+            phases.push(candidate);
+        } else {
+            next = Some(candidate);
+        }
+    }
+    let ends = phases.iter().skip(1).map(|it| it.first);
+    let ends = ends.chain([steps.len()]);
+    let phases = phases.iter().zip(ends);
+    let phases = phases.map(|(lead, end)| {
+        let steps = &steps[lead.first..end];
+        let (mut failures, mut of, mut back_at) = (0, 0, None);
+        let mut origins = Vec::new();
+        for (_, step) in steps {
+            of += step.failures.total();
+            back_at = step.back_at.max(back_at);
+            for (said, times) in step.said.iter().filter(|row| row.0.cause == lead.cause) {
+                count_in(&mut origins, said.origin, times);
             }
-            if leads == last.cause {
-                last.failures += of_cause(leads);
-                last.of += of;
-                continue;
+            let by_cause = step.failures.iter().filter(|row| row.0 == lead.cause);
+            failures += by_cause.map(|row| row.1).sum::<u64>();
+        }
+        let from = steps[0].0.max(it.began);
+        Phase {
+            from: date(from).unwrap_or(SystemTime::UNIX_EPOCH),
+            cause: lead.cause,
+            failures,
+            of,
+            origin: most(&origins).unwrap_or_default(),
+            outlook: outlook(Some(lead.lasts), back_at.and_then(&date)),
+        }
+    });
+    phases.collect()
+}
+
+/// The diagnosis that leads from a step on.
+#[derive(Clone, Copy)]
+struct Lead {
+    cause: Cause,
+    lasts: Lasts,
+    /// By this diagnosis.
+    failures: u64,
+    /// The place of its first step.
+    first: usize,
+}
+
+impl Lead {
+    /// Of a step at this place. What leads already, leads still if no other has more.
+    fn of(step: &Step, place: usize, now: Option<&Self>) -> Option<Self> {
+        let rows = step.failures.sorted();
+        let &(mut cause, failures) = rows.first()?;
+        if let Some(now) = now {
+            if rows.contains(&(now.cause, failures)) {
+                cause = now.cause;
             }
         }
-        phases.push(Phase {
-            from: date(from.max(it.began)),
-            cause: leads,
-            failures: of_cause(leads),
-            of,
-        });
+        let now = now.filter(|it| it.cause == cause);
+        let mut rows = Vec::new();
+        for (said, times) in step.said.iter().filter(|row| row.0.cause == cause) {
+            count_in(&mut rows, said.lasts, times);
+        }
+        // Who says nothing takes nothing back.
+        rows.retain(|row| row.0 != Lasts::Unknown);
+        let leads = most(&rows).unwrap_or(now.map_or(Lasts::Unknown, |it| it.lasts));
+        let times = |lasts| {
+            rows.iter()
+                .find(|row| row.0 == lasts)
+                .map_or(0, |row| row.1)
+        };
+        let (lasts, failures) = match now {
+            None => (leads, failures),
+            Some(now) if times(now.lasts) == times(leads) => (now.lasts, failures),
+            Some(_) => (leads, times(leads)),
+        };
+        Some(Self {
+            cause,
+            lasts,
+            failures,
+            first: place,
+        })
     }
-    phases
+}
+
+fn count_in<T: PartialEq>(rows: &mut Vec<(T, u64)>, what: T, times: u64) {
+    match rows.iter_mut().find(|row| row.0 == what) {
+        Some(row) => row.1 += times,
+        None => rows.push((what, times)),
+    }
+}
+
+/// The first of the most frequent.
+fn most<T: Copy>(rows: &[(T, u64)]) -> Option<T> {
+    let rows = rows.iter().rev();
+    rows.max_by_key(|row| row.1).map(|row| row.0)
+}
+
+fn outlook(lasts: Option<Lasts>, back_at: Option<SystemTime>) -> Outlook {
+    match lasts {
+        // So far away that no calendar has it.
+        Some(Lasts::Announced) => back_at.map_or(Outlook::Persistent, Outlook::Until),
+        Some(Lasts::Momentary) => Outlook::Momentary,
+        Some(Lasts::Persistent) => Outlook::Persistent,
+        Some(Lasts::Unknown) | None => Outlook::Unknown,
+    }
 }
 
 fn within(
@@ -617,6 +882,9 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
 
 /// What calls without a name are counted by.
 const NAMES: [&str; UNNAMED] = ["others", "no key"];
+
+/// Pieces of evidence of each cause.
+const SHOWN: usize = 4;
 
 /// Fewer failures than this in a step don't make another cause the leading one.
 const FEW: u64 = 3;

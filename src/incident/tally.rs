@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use crate::diagnosis::Cause;
 use crate::error::Reason;
-use crate::incident::cause::Cause;
+use crate::incident::cause::{Clue, Said};
 use crate::incident::note::{Failed, Next, Note};
 use crate::incident::table::Table;
 use crate::report::{Stop, WaitReason};
@@ -14,6 +15,10 @@ use crate::verdict::Label;
 pub(super) struct Tally<const LABELS: usize> {
     /// Failed attempts, by cause and by what was seen.
     pub(super) failures: Table<(Cause, Label), LABELS>,
+    /// The same by cause, and by who said so and for how long.
+    pub(super) said: Table<Said, 16>,
+    pub(super) clues: Table<Clue, 32>,
+    pub(super) of_causes: [OfCause; Cause::ALL.len()],
     /// Calls that failed by the request's own fault.
     pub(super) request_faults: u64,
     /// Attempts that failed or succeeded and were a call's first.
@@ -43,6 +48,23 @@ pub(super) struct Tally<const LABELS: usize> {
     pub(super) services: Vec<Service>,
 }
 
+/// What is counted of each cause.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct OfCause {
+    pub(super) diagnosed: u64,
+    /// In percent, of all that were diagnosed.
+    pub(super) confidence: u64,
+    /// Until when the server asked for quiet, at the latest.
+    pub(super) back_at: Option<Duration>,
+}
+
+/// What the server asked for with a failure.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) length: Duration,
+    pub(super) back_at: Duration,
+}
+
 /// What is counted of each service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Service {
@@ -59,6 +81,9 @@ impl<const LABELS: usize> Tally<LABELS> {
     pub(super) fn new(services: usize) -> Self {
         Self {
             failures: Table::new(),
+            said: Table::new(),
+            clues: Table::new(),
+            of_causes: [OfCause::default(); Cause::ALL.len()],
             request_faults: 0,
             first_attempts: 0,
             retries: 0,
@@ -94,7 +119,7 @@ impl<const LABELS: usize> Tally<LABELS> {
         &mut self,
         service: usize,
         note: &Note,
-        hint: Option<Duration>,
+        asked: Option<Asked>,
         slow_after: Duration,
     ) {
         let mut nobody = Service::default();
@@ -104,7 +129,7 @@ impl<const LABELS: usize> Tally<LABELS> {
             Note::Changed(_) => {}
             Note::Failed(Failed {
                 attempt,
-                cause,
+                found,
                 label,
                 next,
                 ..
@@ -112,13 +137,24 @@ impl<const LABELS: usize> Tally<LABELS> {
                 let later = u64::from(attempt > 1);
                 self.first_attempts += 1 - later;
                 self.retries += later;
-                let Some(cause) = cause else {
+                let Some(found) = found else {
                     // An answer, if not the one that was hoped for. Nothing follows it.
                     self.request_faults += 1;
                     of.request_faults += 1;
                     return;
                 };
+                let cause = found.said.cause;
                 self.failures.add((cause, label), 1);
+                self.said.add(found.said, 1);
+                for clue in found.clues.into_iter().flatten() {
+                    self.clues.add(clue, 1);
+                }
+                let of_cause = &mut self.of_causes[cause.index()];
+                if let Some(confidence) = found.confidence {
+                    of_cause.diagnosed += 1;
+                    of_cause.confidence += u64::from(confidence);
+                }
+                of_cause.back_at = of_cause.back_at.max(asked.map(|it| it.back_at));
                 of.failures += 1;
                 self.retries_failed += later;
                 match next {
@@ -132,9 +168,9 @@ impl<const LABELS: usize> Tally<LABELS> {
                         of.gave_up += 1;
                     }
                 }
-                if let Some(hint) = hint {
+                if let Some(asked) = asked {
                     self.hints += 1;
-                    self.longest_hint = self.longest_hint.max(hint);
+                    self.longest_hint = self.longest_hint.max(asked.length);
                 }
             }
             Note::Injected => self.injected += 1,
@@ -169,6 +205,13 @@ impl<const LABELS: usize> Tally<LABELS> {
 
     pub(super) fn merge<const M: usize>(&mut self, other: &Tally<M>) {
         self.failures.merge(&other.failures);
+        self.said.merge(&other.said);
+        self.clues.merge(&other.clues);
+        for (mine, its) in self.of_causes.iter_mut().zip(&other.of_causes) {
+            mine.diagnosed += its.diagnosed;
+            mine.confidence += its.confidence;
+            mine.back_at = mine.back_at.max(its.back_at);
+        }
         self.request_faults += other.request_faults;
         self.first_attempts += other.first_attempts;
         self.retries += other.retries;

@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
-use crate::incident::cause::Cause;
+use crate::diagnosis::Cause;
+use crate::incident::cause::Said;
 use crate::incident::note::{Next, Note};
 use crate::incident::table::Table;
+use crate::incident::tally::Asked;
 
 /// What happened in one step of the time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
     pub(super) failures: Table<Cause, 6>,
+    /// The same, by who said so and for how long.
+    pub(super) said: Table<Said, 3>,
+    /// Until when the server asked for quiet, at the latest.
+    pub(super) back_at: Option<Duration>,
     pub(super) succeeded: u64,
     pub(super) refused: u64,
     pub(super) retries: u64,
@@ -21,6 +27,8 @@ pub(super) struct Step {
 impl Step {
     pub(super) const EMPTY: Self = Self {
         failures: Table::new(),
+        said: Table::new(),
+        back_at: None,
         succeeded: 0,
         refused: 0,
         retries: 0,
@@ -28,11 +36,15 @@ impl Step {
         budget: None,
     };
 
-    pub(super) fn add(&mut self, note: &Note) {
+    pub(super) fn add(&mut self, note: &Note, asked: Option<Asked>) {
         match note {
             Note::Failed(failed) => {
-                match failed.cause {
-                    Some(cause) => self.failures.add(cause, 1),
+                match failed.found {
+                    Some(found) => {
+                        self.failures.add(found.said.cause, 1);
+                        self.said.add(found.said, 1);
+                        self.back_at = self.back_at.max(asked.map(|it| it.back_at));
+                    }
                     // It was answered.
                     None => self.succeeded += 1,
                 }
@@ -48,6 +60,8 @@ impl Step {
 
     pub(super) fn merge(&mut self, other: &Self) {
         self.failures.merge(&other.failures);
+        self.said.merge(&other.said);
+        self.back_at = self.back_at.max(other.back_at);
         self.succeeded += other.succeeded;
         self.refused += other.refused;
         self.retries += other.retries;
@@ -112,7 +126,7 @@ fn least(one: Option<f32>, other: Option<f32>) -> Option<f32> {
     }
 }
 
-/// Wide enough a plot; an incident takes some 20 KB for it.
+/// Wide enough a plot; an incident takes some 40 KB for it.
 pub(super) const STEPS: usize = 120;
 
 #[cfg(test)]
