@@ -129,8 +129,9 @@ fn read_io(error: &io::Error) -> Option<Verdict> {
 #[cfg_attr(not(feature = "hyper-util"), allow(dead_code))]
 pub(crate) fn connect_verdict(error: &(dyn StdError + 'static)) -> Verdict {
     use io::ErrorKind as K;
-    let mut io_errors = chain(error).filter_map(|link| link.downcast_ref::<io::Error>());
-    let Some(io) = io_errors.next() else {
+    let io_errors = chain(error).filter_map(|link| link.downcast_ref::<io::Error>());
+    // The innermost knows most: hyper-rustls wraps them once more, as of no kind.
+    let Some(io) = io_errors.last() else {
         return not_connected();
     };
     match io.kind() {
@@ -253,6 +254,8 @@ mod tests {
             let verdict = connect_verdict(&io::Error::from(kind));
             assert_eq!(verdict.was_processed(), Processed::No, "{kind:?}");
         }
+        let wrapped = io::Error::other(io::Error::new(K::InvalidData, "bad certificate"));
+        assert_eq!(connect_verdict(&wrapped).error_type(), Label::Name("tls"));
         let tls = connect_verdict(&io::Error::new(K::InvalidData, "bad certificate"));
         assert!(!tls.is_retryable());
     }
