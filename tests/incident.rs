@@ -497,6 +497,29 @@ fn a_cause_that_leads_with_few_failures_for_long_is_a_phase_and_one_that_does_no
 }
 
 #[test]
+fn a_last_word_that_says_when_it_is_back_is_a_phase_and_one_in_between_is_none() {
+    let overloaded = &[("x-envoy-overloaded", "true")][..];
+    for (last, phases) in [
+        (&[&[("retry-after", "900")][..]][..], 2),
+        (&[&[]], 1),
+        (&[&[("retry-after", "900")], overloaded], 1),
+    ] {
+        let stage = Diagnosed::new();
+        (0..5).for_each(|_| stage.fails(503, overloaded));
+        for headers in last {
+            stage.clock.advance(SECOND);
+            stage.fails(503, headers);
+        }
+        let report = stage.recorder.latest().expect("an incident");
+        assert_eq!(report.phases.len(), phases, "{last:?}");
+        if let [_, last] = &report.phases[..] {
+            assert!(matches!(last.outlook, Outlook::Until(_)));
+        }
+        balances(&report);
+    }
+}
+
+#[test]
 fn a_flood_of_evidence_is_bounded() {
     let stage = Diagnosed::new();
     for number in 0..200_usize {

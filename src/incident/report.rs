@@ -612,7 +612,7 @@ fn evidence(it: &Incident, cause: Cause) -> Vec<Clue> {
 }
 
 /// The diagnosis that led, from step to step; neighbours are one phase. Few failures change nothing, until
-/// there are enough of them in a row.
+/// there are enough of them in a row, or they are the last and said when it will be back.
 fn phases(it: &Incident, date: impl Fn(Duration) -> Option<SystemTime>) -> Vec<Phase> {
     let steps: Vec<_> = within(&it.timeline, it.began, it.trouble)
         .filter(|(_, step)| step.failures.iter().next().is_some())
@@ -645,6 +645,8 @@ fn phases(it: &Incident, date: impl Fn(Duration) -> Option<SystemTime>) -> Vec<P
             next = Some(candidate);
         }
     }
+    // Who says when it is back is not asked again before then, and so says it once.
+    phases.extend(next.filter(|it| it.lasts == Lasts::Announced));
     let ends = phases.iter().skip(1).map(|it| it.first);
     let ends = ends.chain([steps.len()]);
     let phases = phases.iter().zip(ends);
