@@ -38,8 +38,8 @@
 //! | a loop of your own | [`Backoff::delays`](backoff::Backoff::delays), [`Budget`], `try_acquire` of the policies above, [`http::retry_after`], [`http::server_hint`] |
 //! | limits that change without a new build, or under way | `config` (feature `serde`), [`Pipeline::reload`] |
 //! | a dashboard, alerts, traces | `metrics` (feature `metrics`), the spans of [`event`], an [observer](Pipeline::observer) |
-//! | an outage to explain afterwards | [`incident`]: a report of it, from its events |
-//! | a 503 to understand: who said it, why, and for how long | [`diagnosis`] |
+//! | an outage to explain afterwards | [`incident`]: a report of it, from its events: why, who said so, and what to do |
+//! | a 503 to understand: who said it, why, and for how long | [`diagnosis`]; `examples/doctor` asks any URL |
 //! | a health endpoint, to ask before a user's call is risked | [`check`] |
 //! | a unit test | [`testing`] |
 //! | an outage to try before it happens | [`sim`]: fleets of clients with these policies, against simulated services |

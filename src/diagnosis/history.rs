@@ -59,7 +59,8 @@ impl Observation {
         self
     }
 
-    /// Which of the service's hosts it was.
+    /// Which of the service's hosts it was. One that failed three times and never answered counts as
+    /// failing; others are judged from five outcomes on.
     pub const fn host(mut self, host: Key) -> Self {
         self.host = Some(host);
         self
