@@ -9,8 +9,8 @@ use crate::diagnosis::cause::Cause::{
 use crate::diagnosis::cause::Origin::{Application, Edge, Proxy};
 use crate::diagnosis::cause::Persistence::{Momentary, Persistent};
 use crate::diagnosis::signature::Test::{
-    Body, BodyBegins, BodyHas, Header, HeaderAny, HeaderHas, HeaderHasNone, HeaderIs, NoBody, NoBodyHas,
-    NoHeader, Reason, RetryAfter, Waited, WaitedAtLeast,
+    Body, BodyBegins, BodyHas, Header, HeaderAny, HeaderHas, HeaderHasNone, HeaderIs, NoBody,
+    NoBodyHas, NoHeader, Reason, RetryAfter, Waited, WaitedAtLeast,
 };
 use crate::verdict::Processed::{Maybe, No};
 
