@@ -619,7 +619,7 @@ const FRONTS: u64 = 1 << 32;
 fn has_front(waiters: &BTreeMap<u64, Waiter>) -> bool {
     let ends = [waiters.first_key_value(), waiters.last_key_value()];
     let mut numbers = ends.into_iter().flatten().map(|(number, _)| *number);
-    numbers.any(|it| it < FRONTS || it > u64::MAX - FRONTS)
+    numbers.any(|it| !(FRONTS..=u64::MAX - FRONTS).contains(&it))
 }
 
 /// The earlier of two moments that may not be there.

@@ -8,6 +8,7 @@
 mod answers;
 mod bodies;
 mod chaos;
+mod check;
 mod connections;
 mod diagnosis;
 mod doors;
