@@ -125,8 +125,8 @@ pub enum Event {
         key: Option<Key>,
         /// How it ended.
         end: End,
-        /// What was the matter, if it failed, as far as its outcome tells.
-        cause: diagnosis::Cause,
+        /// What was the matter, if it failed and the classifier knows of causes.
+        diagnosis: Option<Brief>,
         /// How long the server asked for quiet, if it did.
         retry_after: Option<Duration>,
         /// From its beginning to its end, with the time it waited in line.
@@ -476,7 +476,7 @@ fn trace(event: &Event) {
         Event::Checked {
             call,
             end,
-            cause,
+            diagnosis,
             retry_after,
             elapsed,
             ..
@@ -490,7 +490,7 @@ fn trace(event: &Event) {
                     _ => None,
                 },
                 "end" = %end,
-                "cause" = cause.as_str(),
+                "cause" = named(diagnosis.as_ref()).as_str(),
                 "retry_after" = retry_after.map(|wait| wait.as_secs_f64()),
                 "elapsed" = elapsed.as_secs_f64(),
             },

@@ -14,7 +14,7 @@ use tracing::Span;
 use crate::attempt::Attempt;
 use crate::clock::{Sleep, Why};
 use crate::deadline::later;
-use crate::diagnosis::Cause;
+use crate::diagnosis::Brief;
 use crate::error::{ConfigError, Reason};
 use crate::event::{End, Event, Observer, tell};
 use crate::gate::Purpose;
@@ -314,7 +314,7 @@ struct Heard {
     call: u64,
     attempts: u32,
     end: End,
-    cause: Cause,
+    diagnosis: Option<Brief>,
     retry_after: Option<Duration>,
     elapsed: Duration,
 }
@@ -327,7 +327,7 @@ impl Ears {
                 call: 0,
                 attempts: 0,
                 end: End::Invalid,
-                cause: Cause::Unknown,
+                diagnosis: None,
                 retry_after: None,
                 elapsed: Duration::ZERO,
             }),
@@ -351,8 +351,10 @@ impl Observer for Ears {
                 ..
             } => (heard.attempts, heard.end, heard.elapsed) = (attempts, end, elapsed),
             Event::Stop {
-                cause, retry_after, ..
-            } => (heard.cause, heard.retry_after) = (cause, retry_after),
+                diagnosis,
+                retry_after,
+                ..
+            } => (heard.diagnosis, heard.retry_after) = (diagnosis, retry_after),
             _ => {}
         }
         *lock_plain(&self.heard) = heard;
@@ -379,7 +381,7 @@ impl Heard {
             attempts: self.attempts,
             key,
             end: self.end,
-            cause: self.cause,
+            diagnosis: self.diagnosis,
             retry_after: self.retry_after,
             elapsed: self.elapsed,
         });
