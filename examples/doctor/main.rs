@@ -91,6 +91,14 @@ fn write(folder: &Path, visits: &[serde_json::Value], incidents: &[Report]) -> s
         std::fs::write(file.with_extension("json"), report.json())?;
         std::fs::write(file.with_extension("html"), report.page())?;
     }
+    // Those of an earlier time would be taken for this one's.
+    for number in incidents.len() + 1.. {
+        let file = folder.join(format!("incident-{number}"));
+        let gone = ["md", "json", "html"].map(|it| std::fs::remove_file(file.with_extension(it)));
+        if gone.iter().all(Result::is_err) {
+            break;
+        }
+    }
     eprintln!("wrote the report to {}", folder.display());
     Ok(())
 }

@@ -123,6 +123,7 @@ impl Cause {
                 "the servers behind the gateway: are they up, do they pass its checks",
                 "that they accept connections from it: ports, firewalls, limits",
                 "whether a deployment took them away, or they crash and restart",
+                "that they keep idle connections open for longer than the gateway does",
             ],
         }
     }

@@ -17,8 +17,9 @@ use crate::sync::{Arc, Mutex, lock};
 /// next failure, and says how long it may last. It decides nothing.
 ///
 /// Given to a [`Pipeline`](crate::Pipeline::health), or for each service as
-/// [`Keyed`](crate::Keyed), it is fed by the engine, of [`Endpoints`](crate::Endpoints) with the one that
-/// each attempt went to: reports and events then carry refined diagnoses, and [`Event::Changed`](crate::Event::Changed) tells when a service begins or ends to
+/// [`Keyed`](crate::Keyed), it is fed by the engine, with the one of its
+/// [`Endpoints`](crate::Endpoints) that each attempt went to: reports and events then carry refined
+/// diagnoses, and [`Event::Changed`](crate::Event::Changed) tells when a service begins or ends to
 /// fail. Constant time per outcome, and about 1 KiB of memory.
 ///
 /// # Examples

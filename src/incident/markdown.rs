@@ -18,7 +18,7 @@ fn fill(it: &Report, text: &mut String) -> std::fmt::Result {
         "# {}\n\n**{}**\n\n{}",
         it.headline(escape),
         it.when(),
-        it.summary()
+        it.summary(escape)
     )?;
     if !it.causes.is_empty() {
         writeln!(

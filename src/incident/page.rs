@@ -36,7 +36,7 @@ fn fill(it: &Report, page: &mut String) -> fmt::Result {
         "{HEAD}<title>{title}</title><style>{STYLE}</style></head><body><main><h1>{title}</h1>\
          <p class=\"when\">{}</p><p>{}</p>",
         escape(&it.when()),
-        escape(&it.summary()),
+        it.summary(escape),
     )?;
     page.push_str("<figure><div class=\"wide\">");
     page.push_str(&plot::svg(it)?);

@@ -96,7 +96,7 @@ pub struct Finding {
     pub cause: Cause,
     /// Failed attempts by it.
     pub failures: u64,
-    /// How sure, in percent, in the mean. `None`: there was no diagnosis, only a verdict.
+    /// How sure, in percent, in the mean. `None`: it is unknown, or there was no diagnosis, only a verdict.
     pub confidence: Option<u8>,
     /// Who said so, as far as it is known.
     pub said_by: Vec<(Origin, u64)>,
@@ -249,7 +249,7 @@ impl Report {
                 .collect(),
             seen_otherwise: tally.failures.others(),
             findings: findings(it, &causes.sorted(), exactly),
-            phases: phases(it, exactly),
+            phases: phases(it, date, exactly),
             affected: affected(it, names),
             first_attempts: tally.first_attempts,
             retries: tally.retries,
@@ -358,8 +358,8 @@ impl Report {
         }
     }
 
-    /// What it came to, in a sentence or two.
-    pub(super) fn summary(&self) -> String {
+    /// What it came to, in a sentence or two, with names as `escape` makes them.
+    pub(super) fn summary(&self, escape: fn(&str) -> String) -> String {
         let (gave_up, refused) = (self.gave_up(), self.refused());
         let mut said = vec![format!(
             "Of {} that ended, {} got no answer to use: {gave_up} gave up, {refused} refused before they were sent.",
@@ -369,7 +369,8 @@ impl Report {
         if let Some((cause, times)) = self.causes.first() {
             let found = self.findings.first();
             let by = found.and_then(|it| it.said_by.first());
-            let by = by.map_or_else(String::new, |(origin, _)| format!(", said by {origin}"));
+            let by = by.map(|(origin, _)| escape(&origin.to_string()));
+            let by = by.map_or_else(String::new, |it| format!(", said by {it}"));
             let lasts = found.and_then(|it| self.lasts(it.outlook));
             let lasts = lasts.map_or_else(String::new, |it| format!(", {it}"));
             said.push(format!(
@@ -577,6 +578,7 @@ fn findings(
         let of = &tally.of_causes[cause.index()];
         let back_at = of.back_at.and_then(&date);
         let mean = of.confidence.checked_div(of.diagnosed);
+        let mean = mean.filter(|_| cause != Cause::Unknown);
         Finding {
             cause,
             failures,
@@ -613,7 +615,11 @@ fn evidence(it: &Incident, cause: Cause) -> Vec<Clue> {
 
 /// The diagnosis that led, from step to step; neighbours are one phase. Few failures change nothing, until
 /// there are enough of them in a row, or they are the last and said when it will be back.
-fn phases(it: &Incident, date: impl Fn(Duration) -> Option<SystemTime>) -> Vec<Phase> {
+fn phases(
+    it: &Incident,
+    date: impl Fn(Duration) -> SystemTime,
+    exactly: impl Fn(Duration) -> Option<SystemTime>,
+) -> Vec<Phase> {
     let steps: Vec<_> = within(&it.timeline, it.began, it.trouble)
         .filter(|(_, step)| step.failures.iter().next().is_some())
         .collect();
@@ -665,12 +671,12 @@ fn phases(it: &Incident, date: impl Fn(Duration) -> Option<SystemTime>) -> Vec<P
         }
         let from = steps[0].0.max(it.began);
         Phase {
-            from: date(from).unwrap_or(SystemTime::UNIX_EPOCH),
+            from: date(from),
             cause: lead.cause,
             failures,
             of,
             origin: most(&origins).unwrap_or_default(),
-            outlook: outlook(Some(lead.lasts), back_at.and_then(&date)),
+            outlook: outlook(Some(lead.lasts), back_at.and_then(&exactly)),
         }
     });
     phases.collect()
