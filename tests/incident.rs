@@ -547,6 +547,32 @@ fn a_flood_of_evidence_is_bounded() {
 }
 
 #[test]
+fn names_of_signatures_mean_nothing_to_any_reader() {
+    const HOSTILE: &str = "<script>|`*_[a](b)\"";
+    const ROW: Signature = Signature::new(HOSTILE, "a test")
+        .on(&[599])
+        .by(Origin::Proxy(HOSTILE))
+        .says(&[(Cause::Overload, 30)]);
+    let stage = Diagnosed::new();
+    for (seconds, status) in [(0, 599), (1, 502)] {
+        stage.clock.advance(SECOND * seconds);
+        (0..5).for_each(|_| {
+            stage.call(Failure {
+                table: Signatures::new().with(ROW),
+                ..Failure::new(status, &[])
+            });
+        });
+    }
+    let report = stage.recorder.latest().expect("an incident");
+    assert_eq!(report.phases[0].origin, Origin::Proxy(HOSTILE));
+    let (markdown, page) = (report.markdown(), report.page());
+    assert!(!page.contains("<script") && page.contains("&lt;script&gt;"));
+    assert!(!markdown.contains("<script") && !markdown.contains("_[a](b)"));
+    let json: Value = serde_json::from_str(&report.json()).expect("JSON");
+    assert_eq!(json["findings"][0]["evidence"][0]["name"], HOSTILE);
+}
+
+#[test]
 fn a_flood_of_keys_statuses_and_changes_is_bounded_and_nothing_is_lost() {
     let stage = Stage::new(Recorder::new());
     for name in 0..1000 {

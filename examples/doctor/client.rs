@@ -131,7 +131,10 @@ impl Failure {
         while let Some(source) = link.source() {
             link = source;
         }
-        Some(link.to_string())
+        let said = link.to_string();
+        // A certificate has names of somebody's own choice.
+        let harmless = said.chars().filter(|it| !it.is_control());
+        Some(harmless.take(LONGEST_DETAIL).collect())
     }
 }
 
@@ -184,6 +187,8 @@ const USER_AGENT: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (a few requests, to find out why this fails)"
 );
+
+const LONGEST_DETAIL: usize = 200;
 
 /// More isn't diagnosed.
 const MOST_READ: usize = 4096;
