@@ -148,9 +148,7 @@ where
 
     fn make(&mut self) -> Self::Operation {
         let service = self.service.clone();
-        let mut exchange = Exchange::new(service, (self.make)(), self.protocol.clone());
-        exchange.priority = Priority::Critical;
-        exchange
+        Exchange::new(service, (self.make)(), self.protocol.clone())
     }
 }
 

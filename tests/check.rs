@@ -373,6 +373,29 @@ fn a_check_that_never_comes_to_the_breaker_leaves_probes_to_calls() {
 }
 
 #[test]
+fn what_keys_beyond_the_capacity_share_is_nobodys_to_reserve() {
+    let world = World::new();
+    let breakers = Keyed::new(touchy()).capacity(1);
+    let _held = breakers.get(Key::of("another"), || world.clock.now());
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let pipeline = world
+        .pipeline()
+        .breaker(breakers.clone())
+        .observer(listener(&events));
+    let _checks = world.check(&pipeline, Check::every(ms(500)));
+    world.run_for(ms(10_000));
+    let overflows = events.lock().unwrap().len();
+    assert_eq!(overflows, 1, "it is told once: {events:?}");
+    world.trip(&pipeline);
+    let before = world.sent(Who::Call).len();
+    for _ in 0..110 {
+        world.call(&pipeline);
+        world.run_for(ms(10));
+    }
+    assert!(world.sent(Who::Call).len() > before, "calls are kept out");
+}
+
+#[test]
 fn what_a_reload_brings_is_looked_at() {
     let world = World::new();
     let pipeline = world.pipeline().reloadable();

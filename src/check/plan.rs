@@ -123,7 +123,8 @@ impl Plan {
     fn quiet(&self, seen: &Seen) -> Option<Instant> {
         let quiet = self.quiet_until?;
         match (seen.window, seen.breaker) {
-            // It was told the same, a little before the plan. Who comes later than its turn comes after others.
+            // It was told the same, a little before the plan. Who comes later than its turn comes after
+            // others.
             (Some(turn), _) if quiet <= later(turn.at, TOLD) => None,
             // They come back at a moment of their own.
             (Some(_), _) | (_, Some(_)) => Some(quiet),

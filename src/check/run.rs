@@ -16,7 +16,7 @@ use crate::clock::{Sleep, Why};
 use crate::deadline::later;
 use crate::diagnosis::Brief;
 use crate::error::{ConfigError, Reason};
-use crate::event::{End, Event, Observer, tell};
+use crate::event::{Change, End, Event, Observer, tell};
 use crate::gate::Purpose;
 use crate::keyed::Key;
 use crate::pipeline::{Call, Closure, Operation, Pipeline, Policies, Source};
@@ -111,7 +111,7 @@ impl<C> Pipeline<C> {
             attempt: operation,
             deadline: None,
             key,
-            priority: Priority::Critical,
+            priority: Priority::Normal,
             earlier: 0,
         };
         Checks::new(self.source.clone(), key, check, make)
@@ -408,7 +408,16 @@ impl Reservation {
         if self.held && breakers.peek(self.key).is_none() {
             // So that it is reserved before the first call. Keys beyond the capacity share one, which
             // is nobody's to reserve.
-            let _ = breakers.of(self.key, || now);
+            let (_, overflow) = breakers.of(self.key, || now);
+            if let Some(overflow) = overflow {
+                let (observer, key) = (policies.observer.as_deref(), self.key);
+                tell(observer, &mut 0, |call| Event::Changed {
+                    call,
+                    attempt: 1,
+                    key,
+                    change: Change::Keyed(overflow),
+                });
+            }
         }
         if let Some(breaker) = breakers.peek(self.key) {
             breaker.reserve(until, now);
