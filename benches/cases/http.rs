@@ -1,0 +1,136 @@
+//! Requests through a pipeline, and what responses say. Each case of a request builds it first.
+
+use std::future::{Ready, ready};
+use std::hint::black_box;
+use std::io;
+use std::time::Duration;
+
+use evenkeel::http::retry_after;
+use evenkeel::{Breaker, Keyed, Pipeline, Retry};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use tower::{Layer, Service, service_fn};
+
+use super::retry::plenty;
+use super::{Case, Run, case, each, now};
+
+pub const CASES: &[Case] = &[
+    case("http", "a request, made and dropped", request_alone),
+    case("http", "a request, made, cloned and dropped", request_cloned),
+    case("http", "bare service", bare),
+    case(
+        "http",
+        "deadline, retry, breaker per host, timeout",
+        keyed_breaker,
+    ),
+    case("http", "Pipeline::http()", preset),
+    case("http", "Pipeline::http(), a POST: never cloned", preset_post),
+    case("http", "Retry-After in seconds", in_seconds),
+    case("http", "Retry-After as a date", as_a_date),
+    case("http", "Retry-After as a date, by Date", as_a_date_by_date),
+];
+
+pub fn request_alone() -> Run {
+    each(|| drop(black_box(request(Method::GET))))
+}
+
+pub fn request_cloned() -> Run {
+    each(|| {
+        let request = request(Method::GET);
+        drop(black_box(request.clone()));
+        drop(black_box(request));
+    })
+}
+
+pub fn bare() -> Run {
+    let mut service = service_fn(answer);
+    each(move || {
+        done(service.call(request(Method::GET)));
+    })
+}
+
+pub fn keyed_breaker() -> Run {
+    through(by_host(), Method::GET)
+}
+
+pub fn preset() -> Run {
+    through(Pipeline::http(), Method::GET)
+}
+
+pub fn preset_post() -> Run {
+    through(Pipeline::http(), Method::POST)
+}
+
+pub fn in_seconds() -> Run {
+    reading(&[("retry-after", "120")])
+}
+
+pub fn as_a_date() -> Run {
+    reading(&[("retry-after", DATE)])
+}
+
+pub fn as_a_date_by_date() -> Run {
+    reading(&[
+        ("date", "Sun, 06 Nov 1994 08:49:07 GMT"),
+        ("retry-after", DATE),
+    ])
+}
+
+pub const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+/// Deadline, retry with budget, a breaker for each host, attempt timeout; no window.
+pub fn by_host() -> Pipeline<evenkeel::http::Http> {
+    Pipeline::http()
+        .no_window()
+        .deadline(Duration::from_secs(10))
+        .retry(Retry::default().budget(plenty()))
+        .breaker(Keyed::new(Breaker::new()))
+        .timeout(Duration::from_secs(2))
+}
+
+/// Four headers and a path with a query.
+pub fn request(method: Method) -> Request<String> {
+    let request = Request::builder()
+        .method(method)
+        .uri("http://service:8080/path?query")
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, "bench")
+        .header(header::AUTHORIZATION, "Bearer token")
+        .header("x-request-id", "0123456789");
+    request.body(String::new()).expect("valid")
+}
+
+pub type Answer = Ready<Result<Response<String>, io::Error>>;
+
+/// A service that answers at once, and keeps nothing of the request.
+pub fn answer(request: Request<String>) -> Answer {
+    drop(black_box(request));
+    ready(Ok(Response::new(String::new())))
+}
+
+pub fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    let pairs = lines.iter().map(|(name, value)| {
+        let name = HeaderName::from_static(name);
+        (name, HeaderValue::from_static(value))
+    });
+    pairs.collect()
+}
+
+fn through(pipeline: Pipeline<evenkeel::http::Http>, method: Method) -> Run {
+    let mut service = pipeline.layer(service_fn(answer));
+    each(move || {
+        done(service.call(request(method.clone())));
+    })
+}
+
+fn reading(lines: &[(&'static str, &'static str)]) -> Run {
+    let headers = headers(lines);
+    each(move || {
+        black_box(retry_after(black_box(&headers)));
+    })
+}
+
+/// A call that nothing has polled yet, in bytes; the request is part of it.
+pub fn size_of_waiting(pipeline: Pipeline<evenkeel::http::Http>) -> usize {
+    let mut service = pipeline.layer(service_fn(answer));
+    size_of_val(&service.call(request(Method::GET)))
+}

@@ -1,0 +1,116 @@
+//! Calls of a closure through a pipeline.
+
+use std::future::{Ready, ready};
+use std::hint::black_box;
+use std::time::Duration;
+
+use evenkeel::diagnosis::Health;
+use evenkeel::incident::Recorder;
+use evenkeel::{Breaker, Endpoints, Pipeline, Retry, Window};
+use tokio::runtime::Builder;
+
+use super::retry::plenty;
+use super::{Case, PendingOnce, Run, by_polling, case, each, now};
+
+pub const CASES: &[Case] = &[
+    case("pipeline", "no policy, ready", bare),
+    case("pipeline", "timeout, ready", timeout),
+    case("pipeline", "timeout, pending once", timeout_pending),
+    case("pipeline", "deadline, retry, timeout; ready", without_breaker),
+    case(
+        "pipeline",
+        "deadline, retry, breaker, timeout; ready",
+        whole,
+    ),
+    case("pipeline", "window, ready", window),
+    case("pipeline", "endpoints, ready", endpoints),
+    case("pipeline", "health, ready", health),
+    case("pipeline", "incident recorder, ready", recorder),
+    case("pipeline", "incident recorder, a failure", recorder_failure),
+];
+
+pub fn bare() -> Run {
+    succeeding(Pipeline::new())
+}
+
+pub fn timeout() -> Run {
+    succeeding(timing())
+}
+
+pub fn timeout_pending() -> Run {
+    let pipeline = timing();
+    let runtime = Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.expect("a runtime");
+    Box::new(move |count| {
+        // Timers are made and dropped; none of them ends.
+        let _inside = runtime.enter();
+        for _ in 0..count {
+            let call = pipeline.run(|_| PendingOnce::new(Ok::<_, ()>(black_box(7))));
+            let _ = by_polling(call);
+        }
+    })
+}
+
+pub fn without_breaker() -> Run {
+    succeeding(
+        Pipeline::new()
+            .deadline(Duration::from_secs(10))
+            .retry(Retry::default().budget(plenty()))
+            .timeout(Duration::from_secs(2)),
+    )
+}
+
+pub fn whole() -> Run {
+    succeeding(all_four())
+}
+
+pub fn window() -> Run {
+    succeeding(Pipeline::new().window(Window::new()))
+}
+
+pub fn endpoints() -> Run {
+    succeeding(Pipeline::new().endpoints(Endpoints::numbered(10)))
+}
+
+pub fn health() -> Run {
+    succeeding(Pipeline::new().health(Health::new()))
+}
+
+pub fn recorder() -> Run {
+    succeeding(Pipeline::new().observer(Recorder::new()))
+}
+
+pub fn recorder_failure() -> Run {
+    let pipeline = Pipeline::new().observer(Recorder::new());
+    each(move || {
+        done(pipeline.run(|_| ready(Err::<(), _>(black_box(7)))));
+    })
+}
+
+pub fn timing() -> Pipeline {
+    Pipeline::new().timeout(Duration::from_secs(2))
+}
+
+/// Deadline, retry with budget, breaker and attempt timeout.
+pub fn all_four() -> Pipeline {
+    Pipeline::new()
+        .deadline(Duration::from_secs(10))
+        .retry(Retry::default().budget(plenty()))
+        .breaker(Breaker::new())
+        .timeout(Duration::from_secs(2))
+}
+
+/// The call, while nothing has polled it yet: for its size.
+pub fn waiting(pipeline: &Pipeline) -> impl Future<Output = Result<u32, evenkeel::Error<()>>> + '_ {
+    pipeline.run(|_| answer())
+}
+
+fn succeeding(pipeline: Pipeline) -> Run {
+    each(move || {
+        done(pipeline.run(|_| answer()));
+    })
+}
+
+fn answer() -> Ready<Result<u32, ()>> {
+    ready(Ok(black_box(7)))
+}
