@@ -2,7 +2,7 @@
 //! `cargo bench --bench clock -- breaker`. Clock times wobble; nothing asserts them.
 #![allow(missing_docs)]
 
-#[allow(dead_code)] // others use more of it
+#[allow(dead_code, unreachable_pub)] // a folder that several programs share
 mod cases;
 
 use std::time::{Duration, Instant};

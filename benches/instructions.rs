@@ -1,11 +1,12 @@
 //! Instructions for each case, counted by callgrind through gungraun: `cargo bench --bench instructions`.
 //! Needs valgrind, and `cargo install --locked gungraun-runner` in the version of gungraun that
-//! Cargo.toml names. `benches/table.rs` reads what it leaves in the target folder.
+//! Cargo.toml names. `benches/table` reads what it leaves in the target folder.
 #![allow(missing_docs)]
 
-#[allow(dead_code)] // others use more of it
+#[allow(dead_code, unreachable_pub)] // a folder that several programs share
 mod cases;
 
+use gungraun::Callgrind;
 use gungraun::prelude::*;
 
 use cases::Run;

@@ -19,7 +19,11 @@ pub const CASES: &[Case] = &[
     case("breaker", "closed, failures in a row", closed_in_a_row),
     case("breaker", "closed, the last 100 calls", closed_by_calls),
     case("breaker", "open, refuses", open),
-    case("breaker", "open, refuses, reads the clock", open_by_the_clock),
+    case(
+        "breaker",
+        "open, refuses, reads the clock",
+        open_by_the_clock,
+    ),
     case(
         "breaker",
         "closed, one of 10,000, scattered",

@@ -9,7 +9,7 @@ use evenkeel::http::Http;
 use http::{Response, StatusCode};
 
 use super::http::headers;
-use super::{Case, Run, case, each, now};
+use super::{Case, Run, case, done, each};
 
 pub const CASES: &[Case] = &[
     case("diagnosis", "of a 503, by its headers", of_headers),
@@ -36,9 +36,7 @@ pub fn of_a_call() -> Run {
     let (pipeline, busy) = (Pipeline::new().classify(Http::new()), busy());
     each(move || {
         let mut answer = Some(ready(Ok::<_, std::io::Error>(busy.clone())));
-        done(
-            pipeline.run(|_| answer.take().expect("one attempt"))
-        );
+        done(pipeline.run(|_| answer.take().expect("one attempt")));
     })
 }
 

@@ -1,4 +1,4 @@
-//! Requests through a pipeline, and what responses say. Each case of a request builds it first.
+//! Requests through a pipeline, and what responses say. Each case of a request makes one first, as a copy of a model.
 
 use std::future::{Ready, ready};
 use std::hint::black_box;
@@ -11,40 +11,42 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header
 use tower::{Layer, Service, service_fn};
 
 use super::retry::plenty;
-use super::{Case, Run, case, each, now};
+use super::{Case, Run, case, done, each};
 
 pub const CASES: &[Case] = &[
-    case("http", "a request, made and dropped", request_alone),
-    case("http", "a request, made, cloned and dropped", request_cloned),
+    case("http", "a request, copied and dropped", request_alone),
     case("http", "bare service", bare),
+    case("http", "bare service, and another copy", bare_and_copy),
     case(
         "http",
         "deadline, retry, breaker per host, timeout",
         keyed_breaker,
     ),
     case("http", "Pipeline::http()", preset),
-    case("http", "Pipeline::http(), a POST: never cloned", preset_post),
+    case("http", "Pipeline::http(), a POST", preset_post),
+    case("http", "Pipeline::http(), one attempt", preset_once),
     case("http", "Retry-After in seconds", in_seconds),
     case("http", "Retry-After as a date", as_a_date),
     case("http", "Retry-After as a date, by Date", as_a_date_by_date),
 ];
 
 pub fn request_alone() -> Run {
-    each(|| drop(black_box(request(Method::GET))))
-}
-
-pub fn request_cloned() -> Run {
-    each(|| {
-        let request = request(Method::GET);
-        drop(black_box(request.clone()));
-        drop(black_box(request));
-    })
+    let model = request(Method::GET);
+    each(move || drop(black_box(model.clone())))
 }
 
 pub fn bare() -> Run {
-    let mut service = service_fn(answer);
+    serving(service_fn(answer), Method::GET)
+}
+
+/// What a call that may be repeated can't do without.
+pub fn bare_and_copy() -> Run {
+    let (model, mut service) = (request(Method::GET), service_fn(answer));
     each(move || {
-        done(service.call(request(Method::GET)));
+        let request = model.clone();
+        let copy = black_box(request.clone());
+        done(service.call(request));
+        drop(copy);
     })
 }
 
@@ -58,6 +60,12 @@ pub fn preset() -> Run {
 
 pub fn preset_post() -> Run {
     through(Pipeline::http(), Method::POST)
+}
+
+/// Nothing could follow, so the request is not copied.
+pub fn preset_once() -> Run {
+    let pipeline = Pipeline::http().retry(Retry::default().max_attempts(1));
+    through(pipeline, Method::GET)
 }
 
 pub fn in_seconds() -> Run {
@@ -116,10 +124,16 @@ pub fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 fn through(pipeline: Pipeline<evenkeel::http::Http>, method: Method) -> Run {
-    let mut service = pipeline.layer(service_fn(answer));
-    each(move || {
-        done(service.call(request(method.clone())));
-    })
+    serving(pipeline.layer(service_fn(answer)), method)
+}
+
+/// Sends it the same request over and over.
+pub fn serving<S>(mut service: S, method: Method) -> Run
+where
+    S: Service<Request<String>> + 'static,
+{
+    let model = request(method);
+    each(move || done(service.call(model.clone())))
 }
 
 fn reading(lines: &[(&'static str, &'static str)]) -> Run {
@@ -133,4 +147,8 @@ fn reading(lines: &[(&'static str, &'static str)]) -> Run {
 pub fn size_of_waiting(pipeline: Pipeline<evenkeel::http::Http>) -> usize {
     let mut service = pipeline.layer(service_fn(answer));
     size_of_val(&service.call(request(Method::GET)))
+}
+
+pub fn size_of_request() -> usize {
+    size_of_val(&request(Method::GET))
 }

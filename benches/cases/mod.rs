@@ -1,5 +1,5 @@
 //! The work that is measured, one definition for each: by the clock (`benches/clock.rs`), in
-//! instructions (`benches/instructions.rs`), in allocations (`benches/table.rs`) and beside other
+//! instructions (`benches/instructions.rs`), in allocations (`benches/table`) and beside other
 //! crates (`benches/peers`).
 
 pub mod breaker;
@@ -75,14 +75,10 @@ pub fn done<F: Future>(future: F) {
 }
 
 /// Polls until it is ready, with nothing between.
-pub fn by_polling<F: Future>(future: F) -> F::Output {
+pub fn done_polling<F: Future>(future: F) {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return black_box(output);
-        }
-    }
+    while black_box(future.as_mut().poll(&mut context)).is_pending() {}
 }
 
 /// Pending at its first poll, ready at its second. Who polls doesn't wait to be woken.

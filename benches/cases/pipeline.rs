@@ -10,13 +10,17 @@ use evenkeel::{Breaker, Endpoints, Pipeline, Retry, Window};
 use tokio::runtime::Builder;
 
 use super::retry::plenty;
-use super::{Case, PendingOnce, Run, by_polling, case, each, now};
+use super::{Case, PendingOnce, Run, case, done, done_polling, each};
 
 pub const CASES: &[Case] = &[
     case("pipeline", "no policy, ready", bare),
     case("pipeline", "timeout, ready", timeout),
     case("pipeline", "timeout, pending once", timeout_pending),
-    case("pipeline", "deadline, retry, timeout; ready", without_breaker),
+    case(
+        "pipeline",
+        "deadline, retry, timeout; ready",
+        without_breaker,
+    ),
     case(
         "pipeline",
         "deadline, retry, breaker, timeout; ready",
@@ -46,7 +50,7 @@ pub fn timeout_pending() -> Run {
         let _inside = runtime.enter();
         for _ in 0..count {
             let call = pipeline.run(|_| PendingOnce::new(Ok::<_, ()>(black_box(7))));
-            let _ = by_polling(call);
+            done_polling(call);
         }
     })
 }

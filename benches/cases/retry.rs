@@ -8,7 +8,7 @@ use evenkeel::backoff::Backoff;
 use evenkeel::budget::Ratio;
 use evenkeel::{Budget, Pipeline, Retry};
 
-use super::{Case, Run, case, each, now};
+use super::{Case, Run, case, done, each};
 
 pub const CASES: &[Case] = &[
     case("retry", "with budget, first try succeeds", first_try),

@@ -32,7 +32,13 @@ pub fn ratios(rows: &[Row]) -> Result<String, Box<dyn Error>> {
     {
         let size = (WIDTH.try_into()?, (bottom + 24).try_into()?);
         let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        text(&area, "what evenkeel takes, by what the best peer takes (less is better; threads: more peer by ours)", (WIDTH / 2, 12), 14.0, HPos::Center)?;
+        text(
+            &area,
+            "what evenkeel takes, by what the best peer takes (less is better)",
+            (WIDTH / 2, 12),
+            14.0,
+            HPos::Center,
+        )?;
         for tick in [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0] {
             if tick < lowest * 0.99 || tick > highest * 1.1 {
                 continue;
@@ -48,9 +54,21 @@ pub fn ratios(rows: &[Row]) -> Result<String, Box<dyn Error>> {
             let corners = [(from.min(to), y + 3), (from.max(to), y + STEP - 4)];
             area.draw(&Rectangle::new(corners, colour.filled()))?;
             let middle = y + STEP / 2;
-            text(&area, bar.name, (LEFT - 14, middle), 13.0, HPos::Right)?;
-            let beside = format!("{:.2} of {}", bar.ratio, bar.peer);
-            text(&area, &beside, (axis.at(highest.max(1.0)) + 10, middle), 12.0, HPos::Left)?;
+            text(
+                &area,
+                &bar.name.replace('`', ""),
+                (LEFT - 14, middle),
+                13.0,
+                HPos::Right,
+            )?;
+            let beside = format!("{:.2} × {}", bar.ratio, bar.peer);
+            text(
+                &area,
+                &beside,
+                (axis.at(highest.max(1.0)) + 10, middle),
+                12.0,
+                HPos::Left,
+            )?;
         }
         area.present()?;
     }
@@ -67,8 +85,17 @@ impl<'a> Bar<'a> {
     fn of(row: &'a Row) -> Option<Self> {
         let (ratio, peer) = (row.ratio()?, row.best_peer()?);
         row.one(Role::Ours)?;
-        let ratio = if row.unit == Unit::Times { ratio.recip() } else { ratio };
-        Some(Self { name: row.name, peer: peer.name, ratio })
+        // More calls a second are less time for each.
+        let ratio = if row.unit == Unit::Times {
+            ratio.recip()
+        } else {
+            ratio
+        };
+        Some(Self {
+            name: row.name,
+            peer: peer.name,
+            ratio,
+        })
     }
 }
 

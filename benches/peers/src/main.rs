@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::read(std::env::args().skip(1))?;
     // Timers are made in it; what it is polled by is each row's own affair.
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
+        .enable_time()
         .build()?;
     let _inside = runtime.enter();
     let mut measured: Vec<Row> = Vec::new();

@@ -59,8 +59,8 @@ fn goal(row: &Row, bound: f64) -> String {
         Goal::None => "-".into(),
         Goal::AtMost(_) => format!("≤ {bound}"),
         Goal::AtLeast(_) => format!("≥ {bound}"),
-        Goal::OfFloor(ratio) => format!("≤ {ratio} × floor = {bound}"),
-        Goal::Of(peer, ratio) => format!("≤ {ratio} × {peer} = {bound}"),
+        Goal::OfFloor(ratio) => format!("≤ {ratio:.2} × floor = {bound}"),
+        Goal::Of(peer, ratio) => format!("≤ {ratio:.2} × {peer} = {bound}"),
         Goal::OfBest(_) => format!("≤ best peer = {bound}"),
     }
 }
@@ -83,12 +83,20 @@ fn details(rows: &[Row]) -> String {
                 Role::Aside => format!("({})", it.name),
             };
             let quartiles = if it.samples.len() > 1 {
-                format!("{} - {}", number(it.quantile(0.25)), number(it.quantile(0.75)))
+                format!(
+                    "{} - {}",
+                    number(it.quantile(0.25)),
+                    number(it.quantile(0.75))
+                )
             } else {
                 String::new()
             };
             let by = ours.map_or(String::new(), |ours| format!("{:.2}", it.median() / ours));
-            let _ = writeln!(text, "| {name} | {} | {quartiles} | {by} |", number(it.median()));
+            let _ = writeln!(
+                text,
+                "| {name} | {} | {quartiles} | {by} |",
+                number(it.median())
+            );
         }
         text.push('\n');
     }

@@ -12,7 +12,7 @@ use seatbelt::breaker::BreakerId;
 use tower::{Layer as _, Service as _, service_fn};
 use tower_resilience::circuitbreaker::{CircuitBreakerLayer, SlidingWindowType};
 
-use crate::cases::{self, Run, each, now};
+use crate::cases::{self, Run, done, each, now};
 use crate::measure::{Goal, Role, Row, Sampler, Unit};
 use crate::peers::{self, Plain, answer, fast, precise, ready_service};
 
@@ -298,12 +298,20 @@ struct Line(AtomicU64);
 
 /// What two threads get done in a time, by what one does.
 fn threads(run: impl Fn(usize, u64) + Send + Sync + 'static) -> Sampler {
-    const COUNT: u64 = 60_000;
+    const LENGTH: Duration = Duration::from_millis(8);
     let run = Arc::new(run);
+    let mut count = 10_000;
     Box::new(move || {
-        let begun = Instant::now();
-        run(0, COUNT);
-        let alone = begun.elapsed();
+        let alone = loop {
+            let begun = Instant::now();
+            run(0, count);
+            let alone = begun.elapsed();
+            if alone >= LENGTH {
+                break alone;
+            }
+            // So long that the time in which threads begin is nothing.
+            count *= 2;
+        };
         let gate = std::sync::Barrier::new(2);
         let together = std::thread::scope(|scope| {
             let workers = [0, 1].map(|thread| {
@@ -311,7 +319,7 @@ fn threads(run: impl Fn(usize, u64) + Send + Sync + 'static) -> Sampler {
                 scope.spawn(move || {
                     gate.wait();
                     let begun = Instant::now();
-                    run(thread, COUNT);
+                    run(thread, count);
                     (begun, Instant::now())
                 })
             });
@@ -343,7 +351,8 @@ fn through_recloser(breaker: Recloser) -> Run {
     each(move || drop(black_box(breaker.call(|| Ok::<_, ()>(7)))))
 }
 
-pub type Failsafe = failsafe::StateMachine<failure_policy::ConsecutiveFailures<backoff::Constant>, ()>;
+pub type Failsafe =
+    failsafe::StateMachine<failure_policy::ConsecutiveFailures<backoff::Constant>, ()>;
 
 pub fn consecutive() -> Failsafe {
     let policy = failure_policy::consecutive_failures(5, backoff::constant(HOUR));

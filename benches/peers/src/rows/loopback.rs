@@ -111,7 +111,12 @@ where
                 .expect("ready");
             let call = service.borrow_mut().call(request);
             let response = call.await.map_err(Into::into).expect("an answer");
-            response.into_body().collect().await.expect("a body").to_bytes()
+            response
+                .into_body()
+                .collect()
+                .await
+                .expect("a body")
+                .to_bytes()
         }
     })
 }
@@ -149,7 +154,8 @@ fn server() -> SocketAddr {
             runtime.expect("a runtime").block_on(async {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
                 let listener = listener.expect("a port");
-                tell.send(listener.local_addr().expect("its address")).expect("asked");
+                tell.send(listener.local_addr().expect("its address"))
+                    .expect("asked");
                 loop {
                     let Ok((stream, _)) = listener.accept().await else {
                         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -1,6 +1,7 @@
 use std::future::{Future, Pending, pending};
 use std::io;
-use std::task::{Context, Waker};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use evenkeel::{Breaker, Key, Keyed, Rng};
@@ -11,7 +12,7 @@ use tower::{Layer as _, Service as _, service_fn};
 use tower_resilience::circuitbreaker::CircuitBreakerLayer;
 
 use crate::cases::http::{by_host, request};
-use crate::cases::{self, now};
+use crate::cases::{self, done};
 use crate::heap::held;
 use crate::measure::{Goal, Role, Row, Unit, known};
 use crate::peers::{self, fast, ready_service};
@@ -90,17 +91,10 @@ pub fn call() -> Row {
         Unit::Bytes,
         Goal::AtMost(1024.0),
         "The case *whole pipeline, by host*, while its first attempt waits: the future and what is allocated for it, \
-         copies of the request included. The service keeps nothing of the request.",
+         the request that is kept for another attempt included. The service keeps nothing of the request.",
     )
-    .with(Role::Floor, "the request and its copy", {
-        known(waiting(|| {
-            let request = request(Method::GET);
-            let copy = request.clone();
-            async move {
-                pending::<()>().await;
-                drop((request, copy));
-            }
-        }))
+    .with(Role::Floor, "a request", {
+        known(waiting(|| Holding(request(Method::GET))))
     })
     .with(Role::Ours, "evenkeel", {
         let mut service = by_host().layer(service_fn(hang as Hang));
@@ -126,6 +120,17 @@ pub fn call() -> Row {
     })
 }
 
+/// Keeps a request, to send it again.
+struct Holding(#[allow(dead_code)] Request<String>);
+
+impl Future for Holding {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
 type Hang = fn(Request<String>) -> Pending<Result<Response<String>, io::Error>>;
 
 fn hang(request: Request<String>) -> Pending<Result<Response<String>, io::Error>> {
@@ -133,7 +138,7 @@ fn hang(request: Request<String>) -> Pending<Result<Response<String>, io::Error>
     pending()
 }
 
-/// The future, and what is allocated once it has been polled.
+/// The future and what is allocated once it has been polled, but for a request's headers.
 fn waiting<F: Future>(mut make: impl FnMut() -> F) -> usize {
     let mut begin = || {
         let mut call = Box::pin(make());
@@ -143,7 +148,8 @@ fn waiting<F: Future>(mut make: impl FnMut() -> F) -> usize {
     };
     // What is made once and for all calls is no part of a call.
     drop(begin());
-    held(begin).1
+    let (_, headers) = held(|| request(Method::GET).into_parts().0.headers);
+    held(begin).1 - headers
 }
 
 fn each<T>(make: impl Fn() -> T, mut once: impl FnMut(&mut T)) -> usize {

@@ -13,7 +13,7 @@ use tower::Service as _;
 use tower::retry::budget::{Budget as _, TpsBudget};
 use tower_resilience::retry::{RetryBudgetBuilder, RetryLayer};
 
-use crate::cases::{self, each, now};
+use crate::cases::{self, done, each};
 use crate::measure::{Goal, Row, Unit};
 use crate::peers::{Busy, Plain, answer, precise, ready_service, recovery};
 
@@ -85,9 +85,10 @@ pub fn one_delay() -> Row {
     )
     .floor("one draw, one multiplication", {
         let mut rng = fastrand::Rng::new();
-        let longest = Duration::from_millis(100);
+        let longest = 100_000_000_u64;
         each(move || {
-            black_box(black_box(longest).mul_f64(rng.f64()));
+            let nanoseconds = u128::from(rng.u64(..)) * u128::from(black_box(longest));
+            black_box(Duration::from_nanos((nanoseconds >> 64) as u64));
         })
     })
     .ours(cases::retry::one_delay())
