@@ -51,21 +51,21 @@ pub fn bare_and_copy() -> Run {
 }
 
 pub fn keyed_breaker() -> Run {
-    through(by_host(), Method::GET)
+    through(&by_host(), Method::GET)
 }
 
 pub fn preset() -> Run {
-    through(Pipeline::http(), Method::GET)
+    through(&Pipeline::http(), Method::GET)
 }
 
 pub fn preset_post() -> Run {
-    through(Pipeline::http(), Method::POST)
+    through(&Pipeline::http(), Method::POST)
 }
 
 /// Nothing could follow, so the request is not copied.
 pub fn preset_once() -> Run {
     let pipeline = Pipeline::http().retry(Retry::default().max_attempts(1));
-    through(pipeline, Method::GET)
+    through(&pipeline, Method::GET)
 }
 
 pub fn in_seconds() -> Run {
@@ -123,7 +123,7 @@ pub fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
     pairs.collect()
 }
 
-fn through(pipeline: Pipeline<evenkeel::http::Http>, method: Method) -> Run {
+fn through(pipeline: &Pipeline<evenkeel::http::Http>, method: Method) -> Run {
     serving(pipeline.layer(service_fn(answer)), method)
 }
 
@@ -144,7 +144,7 @@ fn reading(lines: &[(&'static str, &'static str)]) -> Run {
 }
 
 /// A call that nothing has polled yet, in bytes; the request is part of it.
-pub fn size_of_waiting(pipeline: Pipeline<evenkeel::http::Http>) -> usize {
+pub fn size_of_waiting(pipeline: &Pipeline<evenkeel::http::Http>) -> usize {
     let mut service = pipeline.layer(service_fn(answer));
     size_of_val(&service.call(request(Method::GET)))
 }

@@ -62,7 +62,7 @@ fn sizes() {
     println!("\n{:<58} {:>8}", "memory of a waiting call", "bytes");
     for (what, bytes) in [
         ("of a closure", closure),
-        ("of an http service", cases::http::size_of_waiting(http)),
+        ("of an http service", cases::http::size_of_waiting(&http)),
         ("the http request in it", cases::http::size_of_request()),
     ] {
         println!("{what:<58} {bytes:>8}");

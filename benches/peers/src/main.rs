@@ -1,7 +1,8 @@
 //! What evenkeel costs beside what one would take instead: `cargo run --release` prints it as a table.
 //!
-//! - `--chart FILE` draws it, `--json FILE` writes every figure, `--update FILE` puts the tables between their markers in a page.
-//! - `--only WORD` measures the rows with that word, `--rounds N` takes another number of rounds than 31.
+//! - `--chart FILE` draws it, `--json FILE` writes every figure, `--update FILE` puts the tables between their markers in a page,
+//!   and with `--tree FILE` that file's as well. `./renew` does all of that for `docs/performance.md`.
+//! - `--only WORD` measures the rows with that word, `--rounds N` takes another number of rounds than 151.
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
 
 #[path = "../../cases/mod.rs"]
@@ -49,7 +50,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if let Some(file) = options.update {
         let page = fs::read_to_string(&file)?;
-        fs::write(file, report::update(&page, &measured)?)?;
+        let tree = options.tree.map(fs::read_to_string).transpose()?;
+        fs::write(file, report::update(&page, &measured, tree.as_deref())?)?;
     }
     Ok(())
 }
@@ -58,6 +60,7 @@ struct Options {
     chart: Option<String>,
     json: Option<String>,
     update: Option<String>,
+    tree: Option<String>,
     only: Vec<String>,
     rounds: usize,
 }
@@ -68,8 +71,9 @@ impl Options {
             chart: None,
             json: None,
             update: None,
+            tree: None,
             only: Vec::new(),
-            rounds: 31,
+            rounds: 151,
         };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -77,6 +81,7 @@ impl Options {
                 "--chart" => options.chart = Some(value()?),
                 "--json" => options.json = Some(value()?),
                 "--update" => options.update = Some(value()?),
+                "--tree" => options.tree = Some(value()?),
                 "--only" => options.only.push(value()?),
                 "--rounds" => options.rounds = value()?.parse::<usize>()?.max(1),
                 _ => return Err(format!("what is {word}?").into()),

@@ -1,6 +1,7 @@
 //! The rows as Markdown and as JSON.
 
 use std::fmt::Write as _;
+use std::process::Command;
 
 use crate::measure::{Contender, Goal, Role, Row, Unit};
 
@@ -10,9 +11,27 @@ pub fn tables(rows: &[Row]) -> String {
 }
 
 /// The page with what stands between its markers replaced.
-pub fn update(page: &str, rows: &[Row]) -> Result<String, String> {
-    let page = between(page, "summary", &summary(rows))?;
-    between(&page, "details", &details(rows))
+pub fn update(page: &str, rows: &[Row], tree: Option<&str>) -> Result<String, String> {
+    let mut page = between(page, "machine", &machine())?;
+    page = between(&page, "summary", summary(rows).trim_end())?;
+    page = between(&page, "details", &details(rows))?;
+    if let Some(tree) = tree {
+        page = between(&page, "tree", tree.trim_end())?;
+    }
+    Ok(page)
+}
+
+/// Where this runs.
+fn machine() -> String {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|it| it.strip_prefix("model name"));
+    let model = model.map_or("unknown", |it| it.trim_start_matches([' ', '\t', ':']));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let rustc = Command::new("rustc").arg("-V").output();
+    let rustc = rustc.map_or(Vec::new(), |it| it.stdout);
+    let rustc = String::from_utf8_lossy(&rustc);
+    let rustc = rustc.split(" (").next().unwrap_or_default().trim();
+    format!("Measured on a {model} with {threads} processors, by {rustc}.")
 }
 
 fn between(page: &str, name: &str, new: &str) -> Result<String, String> {

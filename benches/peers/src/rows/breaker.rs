@@ -298,7 +298,7 @@ struct Line(AtomicU64);
 
 /// What two threads get done in a time, by what one does.
 fn threads(run: impl Fn(usize, u64) + Send + Sync + 'static) -> Sampler {
-    const LENGTH: Duration = Duration::from_millis(8);
+    const LENGTH: Duration = Duration::from_millis(2);
     let run = Arc::new(run);
     let mut count = 10_000;
     Box::new(move || {
