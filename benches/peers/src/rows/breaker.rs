@@ -25,8 +25,8 @@ pub fn closed_by_time() -> Row {
         Goal::OfFloor(1.25),
         "Asked, and told of a success; the clock is read. evenkeel reads `Instant::now` once, and adds to \
          one of ten buckets of a true sliding window. failsafe keeps a moving average behind a mutex; \
-         seatbelt's window starts anew when its time is up, and has a mutex; tower-resilience keeps a list of calls \
-         behind an async mutex, and boxes the future. Seatbelt's *coarse* clock costs a fifth of `Instant::now` \
+         seatbelt's window starts anew when its time is up, and has a mutex; tower-resilience keeps a list of all calls of the window, \
+         which is one of 10 ms here for that, behind an async mutex, and boxes the future. Seatbelt's *coarse* clock costs a fifth of `Instant::now` \
          and ticks every few milliseconds.",
     )
     .floor("clock read, one load, one addition", {
