@@ -24,34 +24,38 @@ use crate::verdict::Processed;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Error<E> {
+    // One word, so that the results of calls that succeed are small.
+    inner: Box<Inner<E>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Inner<E> {
     cause: Cause<E>,
-    report: Box<Report>,
+    report: Report,
 }
 
 impl<E> Error<E> {
     pub(crate) fn new(cause: Cause<E>, report: Report) -> Self {
-        Self {
-            cause,
-            report: Box::new(report),
-        }
+        let inner = Box::new(Inner { cause, report });
+        Self { inner }
     }
 
     /// What ended the call.
     #[must_use]
     pub const fn cause(&self) -> &Cause<E> {
-        &self.cause
+        &self.inner.cause
     }
 
     /// What ended the call, by value: match on it to get the operation's own error back.
     #[must_use]
     pub fn into_cause(self) -> Cause<E> {
-        self.cause
+        self.inner.cause
     }
 
     /// The operation's own error, unchanged, if that is what ended the call.
     #[must_use]
     pub const fn operation(&self) -> Option<&E> {
-        match &self.cause {
+        match &self.inner.cause {
             Cause::Operation(error) => Some(error),
             _ => None,
         }
@@ -63,70 +67,73 @@ impl<E> Error<E> {
     ///
     /// This very error, if a policy ended the call.
     pub fn into_operation(self) -> Result<E, Self> {
-        match self.cause {
+        if self.operation().is_none() {
+            return Err(self);
+        }
+        match self.inner.cause {
             Cause::Operation(error) => Ok(error),
-            cause => Err(Self { cause, ..self }),
+            _ => unreachable!("it has just been looked at"),
         }
     }
 
     /// Whether time ran out: one attempt's or the whole call's.
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
-        matches!(self.cause, Cause::Elapsed(_))
+        matches!(self.inner.cause, Cause::Elapsed(_))
     }
 
     /// How many attempts were begun.
     #[must_use]
     pub const fn attempts(&self) -> u32 {
-        self.report.attempts
+        self.inner.report.attempts
     }
 
     /// From the beginning of the call to its end.
     #[must_use]
     pub const fn elapsed(&self) -> Duration {
-        self.report.elapsed
+        self.inner.report.elapsed
     }
 
     /// The earliest moment at which trying again makes sense, if that is known.
     #[must_use]
     pub const fn retry_at(&self) -> Option<Instant> {
-        self.report.retry_at
+        self.inner.report.retry_at
     }
 
     /// The same, counted from the end of the call.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        self.report.retry_after
+        self.inner.report.retry_after
     }
 
     /// Attempts, waits and the reason for stopping.
     #[must_use]
     pub fn report(&self) -> &Report {
-        &self.report
+        &self.inner.report
     }
 
     /// Applies `f` to the operation's own error.
     #[must_use]
     pub fn map<F>(self, f: impl FnOnce(E) -> F) -> Error<F> {
-        let cause = match self.cause {
+        let Inner { cause, report } = *self.inner;
+        let cause = match cause {
             Cause::Config(error) => Cause::Config(error),
             Cause::Elapsed(elapsed) => Cause::Elapsed(elapsed),
             Cause::Injected(injected) => Cause::Injected(injected),
             Cause::Operation(error) => Cause::Operation(f(error)),
             Cause::Rejected(rejected) => Cause::Rejected(rejected),
         };
-        let report = self.report;
-        Error { cause, report }
+        Error::new(cause, report)
     }
 
     /// Whether the attempts before the one whose error this is may have been processed.
     pub(crate) fn processed_earlier(&self) -> Processed {
-        let failures = &self.report.failures;
+        let failures = &self.inner.report.failures;
         if self.attempts() as usize > failures.len() {
             // The report keeps the latest ones only, and none of an attempt that was cut off.
             return Processed::Maybe;
         }
-        let earlier = match &self.cause {
+        let earlier = match &self.inner.cause {
             // Its own error says more of it than the verdict of a classifier that may not know it.
             Cause::Operation(_) => &failures[..failures.len().saturating_sub(1)],
             _ => failures,
@@ -180,25 +187,26 @@ impl<E> Error<Error<E>> {
     /// outer one has none. Attempts, waits and elapsed time are the outer pipeline's.
     #[must_use]
     pub fn flatten(self) -> Error<E> {
-        let mut report = self.report;
-        let cause = match self.cause {
+        let Inner { cause, mut report } = *self.inner;
+        let cause = match cause {
             Cause::Config(error) => Cause::Config(error),
             Cause::Elapsed(elapsed) => Cause::Elapsed(elapsed),
             Cause::Injected(injected) => Cause::Injected(injected),
             Cause::Operation(inner) => {
+                let inner = *inner.inner;
                 report.retry_at = report.retry_at.or(inner.report.retry_at);
                 report.retry_after = report.retry_after.or(inner.report.retry_after);
                 inner.cause
             }
             Cause::Rejected(rejected) => Cause::Rejected(rejected),
         };
-        Error { cause, report }
+        Error::new(cause, report)
     }
 }
 
 impl<E> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.cause {
+        match &self.inner.cause {
             Cause::Config(error) => return error.fmt(f),
             Cause::Elapsed(elapsed) => elapsed.fmt(f)?,
             Cause::Injected(injected) => injected.fmt(f)?,
@@ -211,7 +219,7 @@ impl<E> fmt::Display for Error<E> {
         }
         let attempts = if count == 1 { "attempt" } else { "attempts" };
         write!(f, " ({count} {attempts} in {:.1?}", self.elapsed())?;
-        if let Some(stop) = self.report.stop {
+        if let Some(stop) = self.inner.report.stop {
             // What is obvious from the count needs no words.
             if stop != Stop::AttemptsExhausted && stop != Stop::NoRetryPolicy {
                 write!(f, ", {stop}")?;
@@ -223,7 +231,7 @@ impl<E> fmt::Display for Error<E> {
 
 impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.cause {
+        match &self.inner.cause {
             Cause::Config(error) => Some(error),
             Cause::Elapsed(elapsed) => Some(elapsed),
             Cause::Injected(injected) => Some(injected),
