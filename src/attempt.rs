@@ -13,12 +13,26 @@ use crate::verdict::Verdict;
 pub struct Attempt {
     pub(crate) number: u32,
     pub(crate) earlier: u32,
+    /// And when the attempt began.
+    pub(crate) deadline: Option<(Instant, Instant)>,
+    pub(crate) history: History,
+    pub(crate) endpoint: Option<endpoints::Id>,
+}
+
+/// What was before an attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct History {
     pub(crate) elapsed: Duration,
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) time_left: Option<Duration>,
     pub(crate) delay: Duration,
     pub(crate) previous: Option<Verdict>,
-    pub(crate) endpoint: Option<endpoints::Id>,
+}
+
+impl History {
+    pub(crate) const NONE: Self = Self {
+        elapsed: Duration::ZERO,
+        delay: Duration::ZERO,
+        previous: None,
+    };
 }
 
 impl Attempt {
@@ -45,31 +59,35 @@ impl Attempt {
     /// How long the call had been running when this attempt began. Zero for the first.
     #[must_use]
     pub const fn elapsed(&self) -> Duration {
-        self.elapsed
+        self.history.elapsed
     }
 
     /// When the whole call has to be over, if it has to.
     #[must_use]
     pub const fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        match self.deadline {
+            Some((end, _)) => Some(end),
+            None => None,
+        }
     }
 
     /// What was left to the deadline when this attempt began. `None` without a deadline.
     #[must_use]
-    pub const fn time_left(&self) -> Option<Duration> {
-        self.time_left
+    pub fn time_left(&self) -> Option<Duration> {
+        let (end, began) = self.deadline?;
+        Some(end.saturating_duration_since(began))
     }
 
     /// The wait before this attempt. Zero for the first.
     #[must_use]
     pub const fn delay(&self) -> Duration {
-        self.delay
+        self.history.delay
     }
 
     /// What became of the attempt before. `None` for the first.
     #[must_use]
     pub const fn previous(&self) -> Option<Verdict> {
-        self.previous
+        self.history.previous
     }
 
     /// Which endpoint was chosen for it. `None` without [`endpoints`].

@@ -31,6 +31,7 @@ impl Deadline {
 
     /// The call has to be over this long after `now`. More than the clock can count to becomes
     /// thirty years.
+    #[inline]
     #[must_use]
     pub fn after(now: Instant, length: Duration) -> Self {
         Self(later(now, length))
@@ -42,6 +43,12 @@ impl Deadline {
         self.0
     }
 
+    /// Whether nothing is left of it.
+    #[inline]
+    pub(crate) fn is_over(self, now: Instant) -> bool {
+        self.0 <= now
+    }
+
     /// What is left of it; zero at the deadline and past it.
     #[must_use]
     pub fn left(self, now: Instant) -> Duration {
@@ -50,6 +57,7 @@ impl Deadline {
 }
 
 /// `now` and `length` added, up to what a clock can count to.
+#[inline]
 pub(crate) fn later(now: Instant, length: Duration) -> Instant {
     now.checked_add(length)
         .or_else(|| now.checked_add(FAR))

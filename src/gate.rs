@@ -24,6 +24,13 @@ pub(crate) trait Gate: Clone {
     /// by the caller while it is told to wait, and taken by the gate when it may go.
     fn ask(&self, place: &mut Option<u64>, ask: &mut Ask<'_>) -> Answer<Self::Ticket>;
 
+    /// The same at once, without anything to wait by, tell or measure, for a gate that lets nearly all
+    /// go. `None` says nothing: it is to be asked.
+    #[inline]
+    fn ask_plainly(&self) -> Option<Self::Ticket> {
+        None
+    }
+
     /// Gives up a place in line.
     fn leave(&self, place: u64);
 
@@ -93,6 +100,7 @@ pub(crate) struct Ask<'a> {
 }
 
 impl Ask<'_> {
+    #[inline]
     pub(crate) fn now(&mut self) -> Instant {
         *self.moment.get_or_insert_with(|| self.clock.now())
     }
@@ -132,7 +140,7 @@ pub(crate) enum Answer<T> {
 
 /// How an attempt ended.
 pub(crate) struct Outcome<'a> {
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: &'a Verdict,
     /// What the server asked for, as a length of time from now.
     pub(crate) hint: Option<Duration>,
     /// From its beginning to its end. `None`: it was over when first looked at.
@@ -149,6 +157,7 @@ pub(crate) struct Outcome<'a> {
 }
 
 impl Outcome<'_> {
+    #[inline]
     pub(crate) fn now(&mut self) -> Instant {
         *self.moment.get_or_insert_with(|| self.clock.now())
     }
@@ -176,6 +185,7 @@ impl<G: Gate> Pass<G> {
     }
 
     /// Asks, unless it has a ticket already. `Go(())` means that it has one now.
+    #[inline]
     pub(crate) fn ask(&mut self, ask: &mut Ask<'_>) -> Answer<()> {
         if self.ticket.is_some() {
             if !self.is_stale() {
@@ -196,7 +206,18 @@ impl<G: Gate> Pass<G> {
         }
     }
 
+    /// Gets a ticket if that is to be had at once. Then there is nothing to tell of it either.
+    #[inline]
+    pub(crate) fn ask_plainly(&mut self) -> bool {
+        if self.ticket.is_none() {
+            self.ticket = self.gate.ask_plainly();
+            return self.ticket.is_some();
+        }
+        false
+    }
+
     /// Whether it has a ticket that holds no more.
+    #[inline]
     pub(crate) fn is_stale(&self) -> bool {
         let ticket = self.ticket.as_ref();
         ticket.is_some_and(|ticket| self.gate.is_stale(ticket))
@@ -220,6 +241,7 @@ impl<G: Gate> Pass<G> {
     }
 
     /// The attempt that held the ticket ended.
+    #[inline]
     pub(crate) fn settle(&mut self, outcome: &mut Outcome<'_>) -> Option<Change> {
         let ticket = self.ticket.take()?;
         self.gate.settle(ticket, outcome)
@@ -235,6 +257,7 @@ impl<G: Gate> Pass<G> {
     }
 
     /// Gives back what it holds, if it holds anything.
+    #[inline(never)]
     pub(crate) fn give_back(&mut self) {
         if let Some(place) = self.place.take() {
             self.gate.leave(place);
@@ -246,8 +269,11 @@ impl<G: Gate> Pass<G> {
 }
 
 impl<G: Gate> Drop for Pass<G> {
+    #[inline]
     fn drop(&mut self) {
-        self.give_back();
+        if self.place.is_some() || self.ticket.is_some() {
+            self.give_back();
+        }
     }
 }
 

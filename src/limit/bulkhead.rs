@@ -653,9 +653,14 @@ mod tests {
         )
     }
 
-    fn outcome<'a>(kind: Kind, timed_out: bool, clock: &'a Clock, rng: &'a Rng) -> Outcome<'a> {
+    fn outcome<'a>(
+        verdict: &'a Verdict,
+        timed_out: bool,
+        clock: &'a Clock,
+        rng: &'a Rng,
+    ) -> Outcome<'a> {
         Outcome {
-            verdict: Verdict::new(kind),
+            verdict,
             quota: None,
             hint: None,
             latency: Some(MS),
@@ -747,7 +752,9 @@ mod tests {
             let Answer::Go(place) = ask(&bulkhead, &mut None, Instant::now()) else {
                 panic!("it is empty");
             };
-            let _ = bulkhead.settle(place, &mut outcome(kind, timed_out, &clock, &rng));
+            let verdict = Verdict::new(kind);
+            let mut outcome = outcome(&verdict, timed_out, &clock, &rng);
+            let _ = bulkhead.settle(place, &mut outcome);
             let end = bulkhead.snapshot();
             assert_eq!((end.limit, end.in_flight), (limit, 0), "{kind:?}");
         }

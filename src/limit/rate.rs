@@ -903,7 +903,7 @@ mod tests {
         now: Instant,
     ) -> Option<event::Change> {
         let mut outcome = Outcome {
-            verdict: Verdict::new(kind),
+            verdict: &Verdict::new(kind),
             quota: None,
             hint: Some(hint),
             latency: None,
@@ -1013,7 +1013,7 @@ mod tests {
         let (limit, now) = (RateLimit::per_second(100), Instant::now());
         assert_eq!(Gate::closed_until(&limit, now), None);
         let mut outcome = Outcome {
-            verdict: Verdict::new(Kind::Success),
+            verdict: &Verdict::new(Kind::Success),
             quota: Some(crate::http::Quota {
                 remaining: 0,
                 reset: 9000 * MS,

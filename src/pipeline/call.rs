@@ -9,15 +9,17 @@
 //!              └────── Waiting ◀──── Draining
 //! ```
 //!
-//! Time is read at most once between two events of the outside world, and not at all where nothing
-//! needs it. Dropping the call at any stage drops what it holds: the running attempt, the
+//! Which stage it is in is a local of the poll, and noted in the call only where that has to wait: so
+//! a call that succeeds at once runs straight through. Time is read at most once between two events of
+//! the outside world, and not at all where nothing needs it. Dropping the call at any stage drops what it holds: the running attempt, the
 //! withdrawal of an attempt that never began, places in line and permits, the timer.
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
@@ -35,6 +37,7 @@ use crate::pipeline::state::{Entry, Held, Moment, Outcome, State, TIMED_OUT};
 use crate::report::WaitReason;
 use crate::span;
 use crate::throttle::Priority;
+use crate::verdict::Verdict;
 
 pin_project! {
     /// A call under a pipeline's policies; made by [`Pipeline::run`](crate::Pipeline::run) and
@@ -45,12 +48,14 @@ pin_project! {
     /// Dropping it drops the running attempt. What was withdrawn from the budget for an attempt
     /// that never began goes back.
     #[must_use = "futures do nothing unless you .await or poll them"]
+    #[project = Projection]
     pub struct Call<P, O: Operation> {
         policies: P,
         operation: O,
+        stage: Stage,
         // Dropped before the state: an attempt that is given up is gone before its permits are.
         #[pin]
-        stage: Stage<O::Attempt, O::Discard>,
+        work: Work<O::Attempt, O::Discard>,
         state: State,
         #[pin]
         timer: Option<Sleep>,
@@ -59,25 +64,34 @@ pin_project! {
     }
 }
 
+/// How far a call is.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// Nothing has happened yet.
+    Start,
+    /// Asks the policies in front of an attempt, and waits in their lines.
+    Entering,
+    /// Waits until the operation can begin an attempt, and asks the breaker.
+    Ready,
+    /// Something was injected into the attempt, and it has not begun.
+    Injecting,
+    /// An attempt runs.
+    Running,
+    /// A rejected value is being cleared away. Counts towards the wait.
+    Draining,
+    /// The wait before the next attempt.
+    Waiting,
+    /// The caller has its answer, or a poll that panicked.
+    Done,
+}
+
 pin_project! {
-    #[project = StageProjection]
-    enum Stage<A, D> {
-        /// Nothing has happened yet.
-        Start,
-        /// Asks the policies in front of an attempt, and waits in their lines.
-        Entering,
-        /// Waits until the operation can begin an attempt, and asks the breaker.
-        Ready,
-        /// Something was injected into the attempt, and it has not begun.
-        Injecting,
-        /// An attempt runs.
-        Running { #[pin] attempt: A },
-        /// A rejected value is being cleared away. Counts towards the wait.
-        Draining { #[pin] discard: D },
-        /// The wait before the next attempt.
-        Waiting,
-        /// The caller has its answer.
-        Done,
+    /// What the call polls beside its timer.
+    #[project = WorkProjection]
+    enum Work<A, D> {
+        Attempt { #[pin] attempt: A },
+        Discard { #[pin] discard: D },
+        None,
     }
 }
 
@@ -90,8 +104,9 @@ where
         Self {
             policies,
             operation,
-            state: State::new(),
             stage: Stage::Start,
+            work: Work::None,
+            state: State::new(),
             timer: None,
             timer_ends: None,
         }
@@ -151,259 +166,371 @@ where
 {
     type Output = Result<O::Value, Error<O::Error>>;
 
-    #[allow(clippy::too_many_lines)] // one state machine, read from top to bottom
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let policies: &Policies = this.policies;
-        let state = this.state;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Left at that by the call's end, and by a panic of anything that it calls.
+        let mut stage = mem::replace(self.as_mut().project().stage, Stage::Done);
         let mut now = Moment(None);
         let mut turns = 0;
         loop {
-            let step = match this.stage.as_mut().project() {
-                StageProjection::Start => {
+            let mut this = self.as_mut().project();
+            let policies: &Policies = this.policies;
+            let state = &mut *this.state;
+            let turn = 'turn: {
+                if let Stage::Start = stage {
                     let deadline = this.operation.deadline();
-                    match state.start(policies, deadline, &mut now) {
-                        Ok(()) => {
-                            state.earlier = this.operation.earlier_attempts();
-                            this.stage.set(Stage::Entering);
-                            continue;
-                        }
-                        Err(cause) => Err(cause),
+                    if let Err(cause) = state.start(policies, deadline, &mut now) {
+                        break 'turn this.fail(cause, &mut now);
                     }
+                    state.earlier = this.operation.earlier_attempts();
+                    stage = Stage::Entering;
                 }
-                StageProjection::Entering => {
+                if let Stage::Entering = stage {
                     match state.enter(this.operation, policies, cx.waker(), &mut now) {
-                        Entry::Go => {
-                            clear(this.timer.as_mut());
-                            this.stage.set(Stage::Ready);
-                            continue;
+                        Entry::Go => clear(this.timer.as_mut()),
+                        entry => {
+                            break 'turn self
+                                .as_mut()
+                                .stand_in_line(entry, cx, &mut now, &mut turns);
                         }
-                        Entry::Wait(until, reason) => {
-                            this.operation.stand_down();
-                            let Some(until) = until else {
-                                clear(this.timer.as_mut());
-                                return Poll::Pending;
-                            };
-                            // Its turn may have come nearer since the timer was made.
-                            if this.timer.is_none() || *this.timer_ends != Some(until) {
-                                *this.timer_ends = Some(until);
-                                let sleep = policies.clock.sleep_until(until, why(reason));
-                                this.timer.set(Some(sleep));
-                            }
-                            ready!(poll_timer(this.timer.as_mut(), cx));
-                            this.timer.set(None);
-                            now.forget();
-                            turns += 1;
-                            if turns == MAX_TURNS {
-                                cx.waker().wake_by_ref();
-                                return Poll::Pending;
-                            }
-                            continue;
-                        }
-                        Entry::Back => {
-                            this.operation.stand_down();
-                            clear(this.timer.as_mut());
-                            this.stage.set(Stage::Waiting);
-                            continue;
-                        }
-                        Entry::Refused(cause) => Err(cause),
                     }
+                    stage = Stage::Ready;
                 }
-                StageProjection::Ready => match this.operation.poll_ready(cx) {
-                    Poll::Pending => {
-                        let Some(deadline) = state.deadline else {
-                            return Poll::Pending;
-                        };
-                        if this.timer.is_none() {
-                            let end = deadline.instant();
-                            let sleep = policies.clock.sleep_until(end, Why::Deadline);
-                            this.timer.set(Some(sleep));
-                        }
-                        ready!(poll_timer(this.timer.as_mut(), cx));
-                        Err(state.past_deadline())
-                    }
-                    Poll::Ready(ready) => {
-                        clear(this.timer.as_mut());
-                        // Asked last of all: waiting for readiness may have taken long.
-                        let waker = cx.waker();
-                        match state.pass_breaker(this.operation, policies, waker, &mut now) {
-                            Entry::Refused(cause) => Err(cause),
-                            Entry::Back => {
-                                this.operation.stand_down();
-                                this.stage.set(Stage::Waiting);
-                                continue;
-                            }
-                            Entry::Wait(..) => {
-                                this.operation.stand_down();
-                                this.stage.set(Stage::Entering);
-                                continue;
-                            }
-                            Entry::Go => {
-                                let mut attempt = state.begin(policies, &mut now);
-                                match ready {
-                                    Ok(()) => {
-                                        if let Some(endpoints) = &policies.endpoints {
-                                            state.choose(
-                                                &mut attempt,
-                                                endpoints,
-                                                this.operation,
-                                                policies,
-                                                &mut now,
-                                            );
-                                        }
-                                        if span::may_be_wanted() {
-                                            state.open_span(this.operation);
-                                        }
-                                        // After the choice: the endpoint is to see what is injected.
-                                        if policies.chaos.is_some()
-                                            && state.inject(
-                                                attempt,
-                                                this.operation,
-                                                policies,
-                                                &mut now,
-                                            )
-                                        {
-                                            this.stage.set(Stage::Injecting);
-                                            continue;
-                                        }
-                                        let attempt =
-                                            begin(state, this.operation, attempt, policies);
-                                        this.stage.set(Stage::Running { attempt });
-                                        continue;
-                                    }
-                                    Err(error) => Ok(Outcome::Returned(Err(error))),
-                                }
-                            }
-                        }
-                    }
-                },
-                StageProjection::Injecting => match state.held(policies, &mut now) {
-                    Held::Begin(attempt) => {
-                        clear(this.timer.as_mut());
-                        let attempt = begin(state, this.operation, attempt, policies);
-                        this.stage.set(Stage::Running { attempt });
-                        continue;
-                    }
-                    Held::Fault(fault) => {
-                        let outcome = state.imitate(fault, this.operation);
-                        this.operation.forgo(policies.is_last(state.spent()));
-                        Ok(outcome)
-                    }
-                    Held::Until(next) => {
-                        // The end of the delay and of the attempt share the one timer.
-                        let Some((end, why)) = next else {
-                            clear(this.timer.as_mut());
-                            return Poll::Pending;
-                        };
-                        if this.timer.is_none() {
-                            let sleep = policies.clock.sleep_until(end, why);
-                            this.timer.set(Some(sleep));
-                        }
-                        ready!(poll_timer(this.timer.as_mut(), cx));
-                        this.timer.set(None);
-                        now.forget();
-                        continue;
-                    }
-                    Held::TimedOut => {
-                        this.operation.forgo(policies.is_last(state.spent()));
-                        ended(state, this.operation, policies, &mut now)
-                    }
-                },
-                StageProjection::Running { attempt } => match poll_attempt(attempt, state, cx) {
-                    Poll::Ready(result) => {
-                        now.forget();
-                        // An answer can be lost, a failure of its own can't.
-                        if state.loses_answer() && result.is_ok() {
-                            Ok(state.imitate(Fault::Lost, this.operation))
-                        } else {
-                            Ok(Outcome::Returned(result))
-                        }
-                    }
-                    Poll::Pending => {
-                        if this.timer.is_none() {
-                            let Some((end, why)) = state.attempt_ends(policies, &mut now) else {
-                                return Poll::Pending;
-                            };
-                            let sleep = policies.clock.sleep_until(end, why);
-                            this.timer.set(Some(sleep));
-                        }
-                        ready!(poll_timer(this.timer.as_mut(), cx));
-                        now.forget();
-                        ended(state, this.operation, policies, &mut now)
-                    }
-                },
-                StageProjection::Draining { discard } => {
-                    if discard.poll(cx).is_pending() {
-                        if this.timer.is_none() {
-                            let end = state.drain_ends(DRAIN_TIME, policies, &mut now);
-                            let sleep = policies.clock.sleep_until(end, Why::Drain);
-                            this.timer.set(Some(sleep));
-                        }
-                        ready!(poll_timer(this.timer.as_mut(), cx));
-                    }
-                    now.forget();
+                if let Stage::Ready = stage {
+                    let Poll::Ready(ready) = this.operation.poll_ready(cx) else {
+                        break 'turn self.as_mut().await_readiness(cx, &mut now);
+                    };
                     clear(this.timer.as_mut());
-                    this.stage.set(Stage::Waiting);
-                    continue;
+                    // Asked last of all: waiting for readiness may have taken long.
+                    match state.pass_breaker(this.operation, policies, cx.waker(), &mut now) {
+                        Entry::Go => {}
+                        entry => break 'turn self.as_mut().step_back(entry, &mut now),
+                    }
+                    let mut attempt = state.begin(policies, &mut now);
+                    if let Err(error) = ready {
+                        break 'turn this.end(Outcome::Returned(Err(error)), &mut now);
+                    }
+                    if let Some(endpoints) = &policies.endpoints {
+                        let operation = &*this.operation;
+                        attempt.endpoint = state.choose(endpoints, operation, policies, &mut now);
+                    }
+                    if span::may_be_wanted() {
+                        state.open_span(this.operation);
+                    }
+                    // After the choice: the endpoint is to see what is injected.
+                    if policies.chaos.is_some()
+                        && state.inject(attempt, this.operation, policies, &mut now)
+                    {
+                        break 'turn Turn::Goes(Stage::Injecting);
+                    }
+                    let attempt = begin(state, this.operation, attempt, policies);
+                    this.work.set(Work::Attempt { attempt });
+                    stage = Stage::Running;
                 }
-                StageProjection::Waiting => {
-                    let (wait, end) = state.wait().expect("a wait was set with the stage");
-                    if wait.length().is_zero() {
-                        // Attempts that are ready at once must not keep the thread for ever.
-                        turns += 1;
-                        if turns == MAX_TURNS {
-                            cx.waker().wake_by_ref();
-                            return Poll::Pending;
-                        }
-                    } else {
-                        if this.timer.is_none() {
-                            let sleep = policies.clock.sleep_until(end, why(wait.reason()));
-                            this.timer.set(Some(sleep));
-                        }
-                        ready!(poll_timer(this.timer.as_mut(), cx));
-                        this.timer.set(None);
+                if let Stage::Running = stage {
+                    let Poll::Ready(result) = poll_attempt(this.work.as_mut(), state, cx) else {
+                        break 'turn self.as_mut().await_attempt(cx, &mut now);
+                    };
+                    this.work.set(Work::None);
+                    clear(this.timer.as_mut());
+                    if result.is_err() || state.is_measured(policies) {
                         now.forget();
                     }
-                    this.stage.set(Stage::Entering);
-                    continue;
+                    let verdict = match &result {
+                        // An answer can be lost, a failure of its own can't.
+                        Ok(_) if state.loses_answer() => {
+                            let outcome = state.imitate(Fault::Lost, this.operation);
+                            break 'turn this.end(outcome, &mut now);
+                        }
+                        result => this.operation.classify(result.as_ref()),
+                    };
+                    match result {
+                        Ok(mut value) if verdict.is_success() => {
+                            let operation = &*this.operation;
+                            state.succeeds(Some(&value), operation, policies, &mut now);
+                            state.hand_over(&mut value, operation, policies, &mut now);
+                            return Poll::Ready(Ok(value));
+                        }
+                        result => {
+                            let outcome = Outcome::Returned(result);
+                            break 'turn this.judge(outcome, verdict, &mut now);
+                        }
+                    }
                 }
-                StageProjection::Done => unreachable!("a future isn't polled after it is ready"),
-            };
-
-            // Whatever ran is over, and so is its timer.
-            this.stage.set(Stage::Done);
-            clear(this.timer.as_mut());
-            let outcome = match step {
-                Ok(outcome) => outcome,
-                Err(cause) => {
-                    this.operation.stand_down();
-                    let error = state.fail(cause, this.operation, policies, &mut now);
-                    return Poll::Ready(Err(error));
+                match stage {
+                    Stage::Injecting => self.as_mut().hold(cx, &mut now),
+                    Stage::Draining => self.as_mut().drain(cx, &mut now),
+                    Stage::Waiting => self.as_mut().wait(cx, &mut now, &mut turns),
+                    _ => unreachable!("a future isn't polled after it is ready"),
                 }
             };
-            let verdict = match &outcome {
-                Outcome::Returned(result) => this.operation.classify(result.as_ref()),
-                Outcome::Injected => state.injected().1,
-                Outcome::TimedOut(_) => TIMED_OUT,
-            };
-            let follows = if verdict.is_success() {
-                state.succeeds(&outcome, this.operation, policies, &mut now);
-                false
-            } else {
-                state.fails(verdict, &outcome, this.operation, policies, &mut now)
-            };
-            match outcome {
-                outcome if !follows => {
-                    return Poll::Ready(state.finish(outcome, this.operation, policies, &mut now));
+            match turn {
+                Turn::Goes(next) => stage = next,
+                Turn::Waits(stage) => {
+                    *self.project().stage = stage;
+                    return Poll::Pending;
                 }
-                Outcome::Returned(Ok(value)) => {
-                    let discard = this.operation.discard(value);
-                    this.stage.set(Stage::Draining { discard });
-                }
-                _ => this.stage.set(Stage::Waiting),
+                Turn::Ends(result) => return Poll::Ready(result),
             }
         }
     }
+}
+
+/// What a call that succeeds at once doesn't come to: out of its way, so that its way is short.
+impl<P, O> Call<P, O>
+where
+    P: Deref<Target = Policies>,
+    O: Operation,
+{
+    /// What stands in front of an attempt didn't let it go.
+    #[cold]
+    fn stand_in_line(
+        self: Pin<&mut Self>,
+        entry: Entry<O::Error>,
+        cx: &mut Context<'_>,
+        now: &mut Moment,
+        turns: &mut u32,
+    ) -> Turn<O> {
+        let mut this = self.project();
+        match entry {
+            Entry::Go => Turn::Goes(Stage::Ready),
+            Entry::Wait(until, reason) => {
+                this.operation.stand_down();
+                let Some(until) = until else {
+                    clear(this.timer);
+                    return Turn::Waits(Stage::Entering);
+                };
+                // Its turn may have come nearer since the timer was made.
+                if *this.timer_ends != Some(until) {
+                    *this.timer_ends = Some(until);
+                    this.timer.set(None);
+                }
+                let end = || Some((until, why(reason)));
+                if !is_over(this.timer.as_mut(), end, this.policies, cx) {
+                    return Turn::Waits(Stage::Entering);
+                }
+                this.timer.set(None);
+                now.forget();
+                again(cx, turns)
+            }
+            Entry::Back => {
+                this.operation.stand_down();
+                clear(this.timer);
+                Turn::Goes(Stage::Waiting)
+            }
+            Entry::Refused(cause) => this.fail(cause, now),
+        }
+    }
+
+    /// The operation can't begin an attempt yet.
+    #[cold]
+    fn await_readiness(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
+        let mut this = self.project();
+        let deadline = this.state.deadline;
+        let end = || deadline.map(|end| (end.instant(), Why::Deadline));
+        if !is_over(this.timer.as_mut(), end, this.policies, cx) {
+            return Turn::Waits(Stage::Ready);
+        }
+        let cause = this.state.past_deadline();
+        this.fail(cause, now)
+    }
+
+    /// The breaker didn't let an attempt go that was ready.
+    #[cold]
+    fn step_back(self: Pin<&mut Self>, entry: Entry<O::Error>, now: &mut Moment) -> Turn<O> {
+        let this = self.project();
+        let stage = match entry {
+            Entry::Go => return Turn::Goes(Stage::Ready),
+            Entry::Refused(cause) => return this.fail(cause, now),
+            Entry::Wait(..) => Stage::Entering,
+            Entry::Back => Stage::Waiting,
+        };
+        this.operation.stand_down();
+        Turn::Goes(stage)
+    }
+
+    /// Something was injected into the attempt.
+    #[cold]
+    fn hold(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
+        let mut this = self.project();
+        match this.state.held(this.policies, now) {
+            Held::Begin(attempt) => {
+                clear(this.timer);
+                let attempt = begin(this.state, this.operation, attempt, this.policies);
+                this.work.set(Work::Attempt { attempt });
+                Turn::Goes(Stage::Running)
+            }
+            Held::Fault(fault) => {
+                let outcome = this.state.imitate(fault, this.operation);
+                this.operation
+                    .forgo(this.policies.is_last(this.state.spent()));
+                this.end(outcome, now)
+            }
+            Held::Until(None) => {
+                clear(this.timer);
+                Turn::Waits(Stage::Injecting)
+            }
+            // The end of the delay and of the attempt share the one timer.
+            Held::Until(next) => {
+                if !is_over(this.timer.as_mut(), || next, this.policies, cx) {
+                    return Turn::Waits(Stage::Injecting);
+                }
+                this.timer.set(None);
+                now.forget();
+                Turn::Goes(Stage::Injecting)
+            }
+            Held::TimedOut => {
+                this.operation
+                    .forgo(this.policies.is_last(this.state.spent()));
+                this.time_out(now)
+            }
+        }
+    }
+
+    /// The attempt isn't over: perhaps its time is.
+    #[inline(never)]
+    fn await_attempt(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
+        let mut this = self.project();
+        let policies: &Policies = this.policies;
+        let end = || this.state.attempt_ends(policies, now);
+        if !is_over(this.timer.as_mut(), end, policies, cx) {
+            return Turn::Waits(Stage::Running);
+        }
+        now.forget();
+        this.time_out(now)
+    }
+
+    /// A rejected value is being cleared away.
+    #[cold]
+    fn drain(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
+        let mut this = self.project();
+        let policies: &Policies = this.policies;
+        if let WorkProjection::Discard { discard } = this.work.as_mut().project() {
+            if discard.poll(cx).is_pending() {
+                let end = this.state.drain_ends(DRAIN_TIME, policies, now);
+                let end = || Some((end, Why::Drain));
+                if !is_over(this.timer.as_mut(), end, policies, cx) {
+                    return Turn::Waits(Stage::Draining);
+                }
+            }
+        }
+        now.forget();
+        clear(this.timer);
+        this.work.set(Work::None);
+        Turn::Goes(Stage::Waiting)
+    }
+
+    /// The wait before the next attempt.
+    #[cold]
+    fn wait(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        now: &mut Moment,
+        turns: &mut u32,
+    ) -> Turn<O> {
+        let mut this = self.project();
+        let (wait, end) = this.state.wait().expect("a wait was set with the stage");
+        if wait.length().is_zero() {
+            // Attempts that are ready at once must not keep the thread for ever.
+            return again(cx, turns);
+        }
+        let end = || Some((end, why(wait.reason())));
+        if !is_over(this.timer.as_mut(), end, this.policies, cx) {
+            return Turn::Waits(Stage::Waiting);
+        }
+        this.timer.set(None);
+        now.forget();
+        Turn::Goes(Stage::Entering)
+    }
+}
+
+impl<P, O> Projection<'_, P, O>
+where
+    P: Deref<Target = Policies>,
+    O: Operation,
+{
+    /// A limit ended the attempt: its own, or the call's.
+    fn time_out(self, now: &mut Moment) -> Turn<O> {
+        let policies: &Policies = self.policies;
+        if self.state.is_past_deadline(policies, now) {
+            self.state.cut_short(self.operation, policies, now);
+            let cause = self.state.past_deadline();
+            return self.fail(cause, now);
+        }
+        let length = policies.timeout.unwrap_or_default();
+        self.end(Outcome::TimedOut(length), now)
+    }
+
+    /// The attempt came to something else than what it returned.
+    fn end(mut self, outcome: Outcome<O::Value, O::Error>, now: &mut Moment) -> Turn<O> {
+        // Whatever ran is over, and so is its timer.
+        self.work.set(Work::None);
+        clear(self.timer.as_mut());
+        let verdict = match &outcome {
+            Outcome::Returned(result) => self.operation.classify(result.as_ref()),
+            Outcome::Injected => self.state.injected().1,
+            Outcome::TimedOut(_) => TIMED_OUT,
+        };
+        self.judge(outcome, verdict, now)
+    }
+
+    /// The attempt is over, and no plain success.
+    #[cold]
+    fn judge(
+        mut self,
+        outcome: Outcome<O::Value, O::Error>,
+        verdict: Verdict,
+        now: &mut Moment,
+    ) -> Turn<O> {
+        let (state, policies): (_, &Policies) = (self.state, self.policies);
+        let follows = if verdict.is_success() {
+            state.succeeds(outcome.value(), self.operation, policies, now);
+            false
+        } else {
+            if outcome.value().is_some() {
+                now.forget();
+            }
+            state.fails(verdict, &outcome, self.operation, policies, now)
+        };
+        match outcome {
+            outcome if !follows => Turn::Ends(state.finish(outcome, self.operation, policies, now)),
+            Outcome::Returned(Ok(value)) => {
+                let discard = self.operation.discard(value);
+                self.work.set(Work::Discard { discard });
+                Turn::Goes(Stage::Draining)
+            }
+            _ => Turn::Goes(Stage::Waiting),
+        }
+    }
+
+    /// A policy ends the call.
+    #[cold]
+    fn fail(mut self, cause: Cause<O::Error>, now: &mut Moment) -> Turn<O> {
+        self.work.set(Work::None);
+        clear(self.timer);
+        self.operation.stand_down();
+        let error = self.state.fail(cause, self.operation, self.policies, now);
+        Turn::Ends(Err(error))
+    }
+}
+
+/// How a call goes on.
+enum Turn<O: Operation> {
+    /// At once.
+    Goes(Stage),
+    /// When it is polled again.
+    Waits(Stage),
+    /// It doesn't.
+    Ends(Result<O::Value, Error<O::Error>>),
+}
+
+/// Asks for the next attempt without having waited.
+fn again<O: Operation>(cx: &mut Context<'_>, turns: &mut u32) -> Turn<O> {
+    *turns += 1;
+    if *turns < MAX_TURNS {
+        return Turn::Goes(Stage::Entering);
+    }
+    cx.waker().wake_by_ref();
+    Turn::Waits(Stage::Entering)
 }
 
 /// The attempt is really made.
@@ -419,18 +546,15 @@ fn begin<O: Operation>(
     operation.begin(attempt, at, last)
 }
 
-/// What came of an attempt, or what ended the call instead.
-type Step<O> = Result<
-    Outcome<<O as Operation>::Value, <O as Operation>::Error>,
-    Cause<<O as Operation>::Error>,
->;
-
 #[inline]
-fn poll_attempt<F: Future>(
-    attempt: Pin<&mut F>,
+fn poll_attempt<A: Future, D>(
+    work: Pin<&mut Work<A, D>>,
     state: &State,
     cx: &mut Context<'_>,
-) -> Poll<F::Output> {
+) -> Poll<A::Output> {
+    let WorkProjection::Attempt { attempt } = work.project() else {
+        unreachable!("an attempt was set with the stage");
+    };
     match &state.span {
         Some(span) => poll_in_span(span, attempt, cx),
         None => attempt.poll(cx),
@@ -449,31 +573,26 @@ fn poll_in_span<F: Future>(
     attempt.poll(cx)
 }
 
-/// A limit ended the attempt: its own, or the call's.
-#[allow(clippy::inline_always)] // or what every call comes to goes through memory
-#[inline(always)]
-fn ended<O: Operation>(
-    state: &mut State,
-    operation: &O,
+/// Whether the timer is over. It is made only where there is none, to end at that moment; without a
+/// moment it never is.
+fn is_over(
+    mut timer: Pin<&mut Option<Sleep>>,
+    end: impl FnOnce() -> Option<(Instant, Why)>,
     policies: &Policies,
-    now: &mut Moment,
-) -> Step<O> {
-    if state.is_past_deadline(policies, now) {
-        state.cut_short(operation, policies, now);
-        return Err(state.past_deadline());
+    cx: &mut Context<'_>,
+) -> bool {
+    if timer.is_none() {
+        let Some((end, why)) = end() else {
+            return false;
+        };
+        timer.set(Some(policies.clock.sleep_until(end, why)));
     }
-    let length = policies.timeout.unwrap_or_default();
-    Ok(Outcome::TimedOut(length))
-}
-
-fn poll_timer(timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
-    match timer.as_pin_mut() {
-        Some(sleep) => sleep.poll(cx),
-        None => Poll::Ready(()),
-    }
+    let timer = timer.as_pin_mut();
+    timer.is_none_or(|timer| timer.poll(cx).is_ready())
 }
 
 /// Most attempts are over before they needed a timer.
+#[inline]
 fn clear(mut timer: Pin<&mut Option<Sleep>>) {
     if timer.is_some() {
         timer.set(None);

@@ -52,6 +52,7 @@ impl<P> From<Keyed<P>> for Scope<P> {
 }
 
 impl<P: PerKey> Scope<P> {
+    #[inline]
     pub(crate) fn of(
         &self,
         key: Option<Key>,
@@ -129,25 +130,6 @@ impl Gates {
             && self.health.is_none()
     }
 
-    /// The gates in front of calls with this key.
-    pub(super) fn passes(&self, key: Option<Key>, mut now: impl FnMut() -> Instant) -> Passes {
-        let (now, mut overflow) = (&mut now, None);
-        Passes {
-            key,
-            throttle: pass(self.throttle.as_ref(), key, now, &mut overflow),
-            bulkhead: pass(self.bulkhead.as_ref(), key, now, &mut overflow),
-            window: pass(self.window.as_ref(), key, now, &mut overflow),
-            rate_limit: pass(self.rate_limit.as_ref(), key, now, &mut overflow),
-            breaker: pass(self.breaker.as_ref(), key, now, &mut overflow),
-            health: self.health.as_ref().and_then(|scope| {
-                let (health, change) = scope.of(key, now);
-                overflow = overflow.or(change);
-                health
-            }),
-            overflow,
-        }
-    }
-
     /// The window of another service than the one that was called.
     pub(super) fn window_of(&self, key: Key, now: impl FnOnce() -> Instant) -> Option<Window> {
         match self.window.as_ref()? {
@@ -175,17 +157,6 @@ impl Gates {
     }
 }
 
-fn pass<P: Gate + PerKey>(
-    scope: Option<&Scope<P>>,
-    key: Option<Key>,
-    now: &mut impl FnMut() -> Instant,
-    overflow: &mut Option<keyed::Change>,
-) -> Option<Pass<P>> {
-    let (policy, change) = scope?.of(key, now);
-    *overflow = overflow.or(change);
-    policy.map(Pass::new)
-}
-
 pub(super) fn after<P: PerKey>(
     new: Option<&Scope<P>>,
     old: Option<&Scope<P>>,
@@ -209,34 +180,75 @@ pub(super) struct Passes {
     rate_limit: Option<Pass<RateLimit>>,
     pub(super) breaker: Option<Pass<Breaker>>,
     pub(super) health: Option<Health>,
-    /// There were more keys than a registry holds, and this is the call to tell of it.
-    pub(super) overflow: Option<keyed::Change>,
 }
 
 impl Passes {
-    /// Asks all but the breaker, in order, and says who the answer is from. What was had before
-    /// stays held while a later one lets wait.
-    #[inline]
-    pub(super) fn enter(&mut self, ask: &mut Ask<'_>) -> (WaitReason, Answer<()>) {
-        // Sheds first: nothing that will be shed is to wait in line.
-        let answer = enter(self.throttle.as_mut(), ask);
-        if answer != Answer::Go(()) {
-            return (WaitReason::Bulkhead, answer);
+    /// Of a call with this key, still without gates.
+    pub(super) const fn none(key: Option<Key>) -> Self {
+        Self {
+            key,
+            throttle: None,
+            bulkhead: None,
+            window: None,
+            rate_limit: None,
+            breaker: None,
+            health: None,
         }
-        let answer = enter(self.window.as_mut(), ask);
-        if answer != Answer::Go(()) {
+    }
+
+    /// Looks the gates up that stand in front of calls with its key. There may be more keys than a
+    /// registry holds, and this be the call to tell of it.
+    #[inline]
+    pub(super) fn fill(
+        &mut self,
+        gates: &Gates,
+        mut now: impl FnMut() -> Instant,
+    ) -> Option<keyed::Change> {
+        let (key, now, mut overflow) = (self.key, &mut now, None);
+        fill(&mut self.throttle, &gates.throttle, key, now, &mut overflow);
+        fill(&mut self.bulkhead, &gates.bulkhead, key, now, &mut overflow);
+        fill(&mut self.window, &gates.window, key, now, &mut overflow);
+        let scope = &gates.rate_limit;
+        fill(&mut self.rate_limit, scope, key, now, &mut overflow);
+        fill(&mut self.breaker, &gates.breaker, key, now, &mut overflow);
+        if let Some(scope) = &gates.health {
+            let (health, change) = scope.of(key, now);
+            self.health = health;
+            overflow = overflow.or(change);
+        }
+        overflow
+    }
+
+    /// Whether there is anything to ask but the breaker.
+    #[inline]
+    pub(super) const fn are_many(&self) -> bool {
+        self.throttle.is_some()
+            || self.window.is_some()
+            || self.rate_limit.is_some()
+            || self.bulkhead.is_some()
+    }
+
+    /// Asks all but the breaker, in order. If one of them doesn't let go, says why, and what it
+    /// answers. What was had before stays held while a later one lets wait.
+    #[inline]
+    pub(super) fn enter(&mut self, ask: &mut Ask<'_>) -> Option<(WaitReason, Answer<()>)> {
+        // Sheds first: nothing that will be shed is to wait in line.
+        if let Some(answer) = enter(self.throttle.as_mut(), ask) {
+            return Some((WaitReason::Bulkhead, answer));
+        }
+        if let Some(answer) = enter(self.window.as_mut(), ask) {
             // It may have got past once, and have to wait here after all.
             give_back(self.rate_limit.as_mut());
             give_back(self.bulkhead.as_mut());
-            return (WaitReason::Window, answer);
+            return Some((WaitReason::Window, answer));
         }
-        let answer = enter(self.rate_limit.as_mut(), ask);
-        if answer != Answer::Go(()) {
-            return (WaitReason::RateLimit, answer);
+        if let Some(answer) = enter(self.rate_limit.as_mut(), ask) {
+            return Some((WaitReason::RateLimit, answer));
         }
         // Last of those that can take time: what waits for one service is not to hold the permits
         // that others share.
-        (WaitReason::Bulkhead, enter(self.bulkhead.as_mut(), ask))
+        let answer = enter(self.bulkhead.as_mut(), ask)?;
+        Some((WaitReason::Bulkhead, answer))
     }
 
     /// Whether the attempt has to enter again: what let it go may hold no more.
@@ -260,19 +272,17 @@ impl Passes {
 
     /// Tells each gate that has a ticket out how the attempt ended. No change, no allocation.
     #[inline]
-    pub(super) fn settle(&mut self, outcome: &mut Outcome<'_>) -> Vec<Change> {
-        let mut changes = Vec::new();
-        settle(self.throttle.as_mut(), outcome, &mut changes);
+    pub(super) fn settle(&mut self, outcome: &mut Outcome<'_>, changes: &mut Vec<Change>) {
+        settle(self.throttle.as_mut(), outcome, changes);
         match &mut self.bulkhead {
             Some(bulkhead) if bulkhead.gate().holds_bodies() => {
                 changes.extend(bulkhead.note(outcome));
             }
-            bulkhead => settle(bulkhead.as_mut(), outcome, &mut changes),
+            bulkhead => settle(bulkhead.as_mut(), outcome, changes),
         }
-        settle(self.window.as_mut(), outcome, &mut changes);
-        settle(self.rate_limit.as_mut(), outcome, &mut changes);
-        settle(self.breaker.as_mut(), outcome, &mut changes);
-        changes
+        settle(self.window.as_mut(), outcome, changes);
+        settle(self.rate_limit.as_mut(), outcome, changes);
+        settle(self.breaker.as_mut(), outcome, changes);
     }
 
     /// The failure came from another service than the one that was asked, as after a redirect: it is one
@@ -281,44 +291,23 @@ impl Passes {
         &mut self,
         gates: &Gates,
         outcome: &mut Outcome<'_>,
-    ) -> Vec<Change> {
-        let mut changes = Vec::new();
-        elsewhere(
-            gates.throttle.as_ref(),
-            self.throttle.as_mut(),
-            outcome,
-            &mut changes,
-        );
-        elsewhere(
-            gates.bulkhead.as_ref(),
-            self.bulkhead.as_mut(),
-            outcome,
-            &mut changes,
-        );
-        elsewhere(
-            gates.window.as_ref(),
-            self.window.as_mut(),
-            outcome,
-            &mut changes,
-        );
-        elsewhere(
-            gates.rate_limit.as_ref(),
-            self.rate_limit.as_mut(),
-            outcome,
-            &mut changes,
-        );
-        elsewhere(
-            gates.breaker.as_ref(),
-            self.breaker.as_mut(),
-            outcome,
-            &mut changes,
-        );
-        changes
+        changes: &mut Vec<Change>,
+    ) {
+        let mut of = (outcome, changes);
+        elsewhere(gates.throttle.as_ref(), self.throttle.as_mut(), &mut of);
+        elsewhere(gates.bulkhead.as_ref(), self.bulkhead.as_mut(), &mut of);
+        elsewhere(gates.window.as_ref(), self.window.as_mut(), &mut of);
+        elsewhere(gates.rate_limit.as_ref(), self.rate_limit.as_mut(), &mut of);
+        elsewhere(gates.breaker.as_ref(), self.breaker.as_mut(), &mut of);
     }
 
     /// The deadline cut the attempt short, after a long time or not.
-    pub(super) fn cut_short(&mut self, outcome: &mut Outcome<'_>, long: bool) -> Vec<Change> {
-        let mut changes = Vec::new();
+    pub(super) fn cut_short(
+        &mut self,
+        outcome: &mut Outcome<'_>,
+        long: bool,
+        changes: &mut Vec<Change>,
+    ) {
         if let Some(window) = &mut self.window {
             // It knows what is long here.
             let latency = outcome.latency.unwrap_or_default();
@@ -327,11 +316,10 @@ impl Passes {
             }
         }
         if long {
-            settle(self.throttle.as_mut(), outcome, &mut changes);
-            settle(self.bulkhead.as_mut(), outcome, &mut changes);
-            settle(self.breaker.as_mut(), outcome, &mut changes);
+            settle(self.throttle.as_mut(), outcome, changes);
+            settle(self.bulkhead.as_mut(), outcome, changes);
+            settle(self.breaker.as_mut(), outcome, changes);
         }
-        changes
     }
 
     /// The permit that goes on with a response's body.
@@ -393,8 +381,26 @@ pub struct Kept {
 }
 
 #[inline]
-fn enter<G: Gate>(pass: Option<&mut Pass<G>>, ask: &mut Ask<'_>) -> Answer<()> {
-    pass.map_or(Answer::Go(()), |pass| pass.ask(ask))
+fn fill<P: Gate + PerKey>(
+    pass: &mut Option<Pass<P>>,
+    scope: &Option<Scope<P>>,
+    key: Option<Key>,
+    now: &mut impl FnMut() -> Instant,
+    overflow: &mut Option<keyed::Change>,
+) {
+    if let Some(scope) = scope {
+        let (policy, change) = scope.of(key, now);
+        *pass = policy.map(Pass::new);
+        *overflow = overflow.or(change);
+    }
+}
+
+#[inline]
+fn enter<G: Gate>(pass: Option<&mut Pass<G>>, ask: &mut Ask<'_>) -> Option<Answer<()>> {
+    match pass?.ask(ask) {
+        Answer::Go(()) => None,
+        answer => Some(answer),
+    }
 }
 
 #[inline]
@@ -411,8 +417,7 @@ fn settle<G: Gate>(
 fn elsewhere<G: Gate>(
     scope: Option<&Scope<G>>,
     pass: Option<&mut Pass<G>>,
-    outcome: &mut Outcome<'_>,
-    changes: &mut Vec<Change>,
+    (outcome, changes): &mut (&mut Outcome<'_>, &mut Vec<Change>),
 ) {
     match scope {
         Some(Scope::One(_)) => settle(pass, outcome, changes),

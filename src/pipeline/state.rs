@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, History};
 use crate::breaker::{self, Mode};
 use crate::budget::{Budget, Withdrawal};
 use crate::chaos::{Fault, Imitation, Injected, Injection};
 use crate::clock::{Why, until};
 use crate::deadline::{Deadline, later};
 use crate::diagnosis::{self, Diagnosis, Observation, Symptoms};
-use crate::endpoints::{Ended, Endpoint, Endpoints, Hold, Tried};
+use crate::endpoints::{self, Ended, Endpoint, Endpoints, Hold, Tried};
 use crate::error::{Cause, Elapsed, Error, Limit, Reason, Rejected};
 use crate::event::{Change, End, Event, is_heard, number, tell};
-use crate::gate::{self, Answer, Ask, Gate};
+use crate::gate::{self, Answer, Ask, Gate, Pass};
 use crate::keyed::Key;
 use crate::pipeline::gates::Passes;
 use crate::pipeline::operation::Operation;
@@ -65,6 +65,8 @@ struct Story {
     breaker_waits: Duration,
     withdrawal: Option<Withdrawal>,
     previous: Option<Verdict>,
+    /// What the running attempt was told of what was before it.
+    history: History,
     /// The endpoints that it failed on.
     tried: Tried,
     courses: Courses,
@@ -104,6 +106,15 @@ pub(super) enum Outcome<T, E> {
     TimedOut(Duration),
 }
 
+impl<T, E> Outcome<T, E> {
+    pub(super) const fn value(&self) -> Option<&T> {
+        match self {
+            Self::Returned(Ok(value)) => Some(value),
+            _ => None,
+        }
+    }
+}
+
 /// Whether an attempt may begin.
 pub(super) enum Entry<E> {
     Go,
@@ -112,6 +123,14 @@ pub(super) enum Entry<E> {
     /// It waits for the breaker; see [`State::wait`].
     Back,
     Refused(Cause<E>),
+}
+
+/// What the gates and the endpoint of an attempt are told of its end.
+struct Came<'a, T> {
+    verdict: &'a Verdict,
+    hint: Option<Duration>,
+    value: Option<&'a T>,
+    timed_out: bool,
 }
 
 /// One moment, read at most once until something may have taken time.
@@ -175,13 +194,18 @@ impl State {
             return Entry::Go;
         }
         if self.passes.is_none() {
-            let passes = policies
-                .gates
-                .passes(operation.key(), || now.read(policies));
-            let overflow = self.passes.insert(passes).overflow;
-            self.tell_change(overflow.map(Change::Keyed), self.number + 1, policies);
+            // Filled where it is: it is large, and a move would wait for what was just written.
+            self.passes = Some(Passes::none(operation.key()));
+            let passes = self.passes.as_mut().expect("made above");
+            let overflow = passes.fill(&policies.gates, || now.read(policies));
+            if overflow.is_some() {
+                self.tell_change(overflow.map(Change::Keyed), self.number + 1, policies);
+            }
         }
         let passes = self.passes.as_mut().expect("made above");
+        if !passes.are_many() {
+            return Entry::Go;
+        }
         let mut ask = ask(
             operation,
             policies,
@@ -190,23 +214,19 @@ impl State {
             waker,
             now,
         );
-        let latest = ask.latest;
-        let (reason, answer) = passes.enter(&mut ask);
+        let denied = passes.enter(&mut ask);
         now.0 = ask.moment;
-        match answer {
-            Answer::Go(()) => {
-                if self
-                    .story
-                    .as_ref()
-                    .is_some_and(|story| story.parked.is_some())
-                {
-                    self.unpark(policies, now);
-                }
-                Entry::Go
+        let Some((reason, answer)) = denied else {
+            if self.story.is_some() {
+                self.unpark(policies, now);
             }
+            return Entry::Go;
+        };
+        match answer {
+            Answer::Go(()) => Entry::Go,
             Answer::Wait(until) => {
                 // At the latest moment it has to be asked again, to be refused.
-                let until = until.into_iter().chain(latest).min();
+                let until = until.into_iter().chain(ask.latest).min();
                 self.park(reason, until, policies, now)
             }
             Answer::Refuse(rejected) => self.refused(rejected, policies, now),
@@ -232,7 +252,24 @@ impl State {
         if passes.are_stale() {
             return Entry::Wait(None, WaitReason::Window);
         }
-        let Some(breaker) = &mut passes.breaker else {
+        let breaker = passes.breaker.as_mut();
+        if breaker.is_none_or(Pass::ask_plainly) {
+            return Entry::Go;
+        }
+        self.ask_breaker(operation, policies, waker, now)
+    }
+
+    /// It is open, or on its way back, or has news.
+    #[cold]
+    fn ask_breaker<O: Operation>(
+        &mut self,
+        operation: &O,
+        policies: &Policies,
+        waker: &Waker,
+        now: &mut Moment,
+    ) -> Entry<O::Error> {
+        let passes = self.passes.as_mut();
+        let Some(breaker) = passes.and_then(|passes| passes.breaker.as_mut()) else {
             return Entry::Go;
         };
         let mut ask = ask(
@@ -243,13 +280,14 @@ impl State {
             waker,
             now,
         );
-        let answer = breaker.ask(&mut ask);
+        let denied = match breaker.ask(&mut ask) {
+            Answer::Go(()) | Answer::Wait(_) => None,
+            Answer::Refuse(rejected) => Some(rejected),
+        };
         now.0 = ask.moment;
         let news = breaker.news().or(ask.news);
         let would_refuse = breaker.would_refuse();
-        if news.is_some() {
-            self.tell_change(news, self.number + 1, policies);
-        }
+        self.tell_change(news, self.number + 1, policies);
         if let Some(reason) = would_refuse {
             let (attempt, key) = (self.number + 1, self.key());
             let observer = policies.observer.as_deref();
@@ -260,9 +298,9 @@ impl State {
                 reason,
             });
         }
-        match answer {
-            Answer::Go(()) | Answer::Wait(_) => Entry::Go,
-            Answer::Refuse(rejected) => self.refused(rejected, policies, now),
+        match denied {
+            None => Entry::Go,
+            Some(rejected) => self.refused(rejected, policies, now),
         }
     }
 
@@ -378,62 +416,72 @@ impl State {
     }
 
     /// Begins an attempt: from here on it counts, and what it cost is spent.
+    #[allow(clippy::inline_always)] // most operations look at little of what they are told
+    #[inline(always)]
     pub(super) fn begin(&mut self, policies: &Policies, now: &mut Moment) -> Attempt {
-        self.number += 1;
+        // Not read back from where it was just written to: beside another that is a slow read.
+        let number = self.number + 1;
+        self.number = number;
         self.sent = None;
         if let Some(passes) = &mut self.passes {
             passes.begin();
         }
-        let budget = self.budget.as_ref().or(policies.budget());
-        if let Some(budget) = budget.filter(|_| self.number == 1) {
-            if budget.deposit() {
-                budget.tick(now.read(policies));
+        if number == 1 {
+            if let Some(budget) = self.budget.as_ref().or(policies.budget()) {
+                if budget.deposit() {
+                    budget.tick(now.read(policies));
+                }
             }
         }
-        let (mut delay, mut previous, mut elapsed) = (Duration::ZERO, None, Duration::ZERO);
-        if let Some(story) = &mut self.story {
-            if let Some(withdrawal) = story.withdrawal.take() {
-                withdrawal.spend();
-            }
-            if let Some((wait, _)) = story.wait.take() {
-                delay = wait.length();
-            }
-            previous = story.previous;
-            let at = now.read(policies);
-            elapsed = at.saturating_duration_since(*self.began.get_or_insert(at));
+        if self.story.is_some() {
+            self.look_back(policies, now);
         }
+        let story = self.story.as_ref();
         Attempt {
-            number: self.number,
+            number,
             earlier: self.earlier,
-            elapsed,
-            deadline: self.deadline.map(Deadline::instant),
-            time_left: self.deadline.map(|end| end.left(now.read(policies))),
-            delay,
-            previous,
+            deadline: self.deadline.map(|end| (end.instant(), now.read(policies))),
+            history: story.map_or(History::NONE, |story| story.history),
             endpoint: None,
         }
+    }
+
+    /// What was withdrawn for the attempt that begins is spent, and what was before it is history.
+    #[cold]
+    fn look_back(&mut self, policies: &Policies, now: &mut Moment) {
+        let Some(story) = &mut self.story else {
+            return;
+        };
+        if let Some(withdrawal) = story.withdrawal.take() {
+            withdrawal.spend();
+        }
+        let wait = story.wait.take();
+        let at = now.read(policies);
+        story.history = History {
+            elapsed: at.saturating_duration_since(*self.began.get_or_insert(at)),
+            delay: wait.map_or(Duration::ZERO, |(wait, _)| wait.length()),
+            previous: story.previous,
+        };
     }
 
     /// Chooses the endpoint of an attempt that begins; see [`directed`](Self::directed).
     #[inline(never)]
     pub(super) fn choose<O: Operation>(
         &mut self,
-        attempt: &mut Attempt,
         endpoints: &Scope<Endpoints>,
         operation: &O,
         policies: &Policies,
         now: &mut Moment,
-    ) {
+    ) -> Option<endpoints::Id> {
         let key = self.key_of_endpoints(operation, policies);
         let (set, overflow) = endpoints.of(key, || now.read(policies));
         self.tell_of(key, overflow.map(Change::Keyed), self.number, policies);
         let tried = self.story.as_ref().map_or(&[][..], |it| it.tried.ids());
         let chosen = set.and_then(|set| set.hold(tried, now.read(policies), &policies.rng));
-        if let Some((hold, id, change)) = chosen {
-            attempt.endpoint = Some(id);
-            self.endpoint = Some(hold);
-            self.tell_of(key, change.map(Change::Endpoint), self.number, policies);
-        }
+        let (hold, id, change) = chosen?;
+        self.endpoint = Some(hold);
+        self.tell_of(key, change.map(Change::Endpoint), self.number, policies);
+        Some(id)
     }
 
     /// Where the running attempt goes, for an operation that has to know it.
@@ -456,17 +504,13 @@ impl State {
     fn close_span<O: Operation>(
         &mut self,
         verdict: Verdict,
-        outcome: &Outcome<O::Value, O::Error>,
+        value: Option<&O::Value>,
         operation: &O,
     ) {
-        let Some(span) = self.span.take() else {
-            return;
-        };
-        let status = match outcome {
-            Outcome::Returned(Ok(value)) => operation.status(value),
-            _ => None,
-        };
-        span::close(&span, verdict, status);
+        if let Some(span) = self.span.take() {
+            let status = value.and_then(|value| operation.status(value));
+            span::close(&span, verdict, status);
+        }
     }
 
     /// The attempts of this call, and those that others made for it.
@@ -623,7 +667,7 @@ impl State {
         policies: &Policies,
         now: &mut Moment,
     ) -> bool {
-        self.close_span(verdict, outcome, operation);
+        self.close_span(verdict, outcome.value(), operation);
         let at = now.read(policies);
         let began = *self.began.get_or_insert(at);
         self.story
@@ -645,7 +689,13 @@ impl State {
         // Before the endpoint is given back, which may speak for the service.
         let diagnosis = self.diagnose(outcome, operation, policies, at);
         let diagnosis = self.compare(diagnosis, verdict, hint, outcome, operation, policies, at);
-        let is_own = self.settle(verdict, hint, outcome, operation, policies, now);
+        let came = Came {
+            verdict: &verdict,
+            hint,
+            value: outcome.value(),
+            timed_out: matches!(outcome, Outcome::TimedOut(_)),
+        };
+        let is_own = self.settle(came, operation, policies, now);
         // What one endpoint asks for is no reason to let another wait.
         let hint = hint.filter(|_| !is_own);
         let cause = diagnosis
@@ -834,21 +884,40 @@ impl State {
     }
 
     /// Takes note of a success.
-    #[inline]
+    #[allow(clippy::inline_always)] // most calls have nobody to tell
+    #[inline(always)]
     pub(super) fn succeeds<O: Operation>(
         &mut self,
-        outcome: &Outcome<O::Value, O::Error>,
+        value: Option<&O::Value>,
         operation: &O,
         policies: &Policies,
         now: &mut Moment,
     ) {
         if self.span.is_some() {
-            self.close_span(Verdict::success(), outcome, operation);
+            self.close_span(Verdict::success(), value, operation);
         }
+        if self.passes.is_some() || self.endpoint.is_some() {
+            self.settle_success(value, operation, policies, now);
+        }
+    }
+
+    fn settle_success<O: Operation>(
+        &mut self,
+        value: Option<&O::Value>,
+        operation: &O,
+        policies: &Policies,
+        now: &mut Moment,
+    ) {
+        let came = Came {
+            verdict: &SUCCESS,
+            hint: None,
+            value,
+            timed_out: false,
+        };
         let has_health = self.passes.as_ref().is_some_and(|it| it.health.is_some());
         // Before the endpoint is given back.
         let host = if has_health { self.host() } else { None };
-        let _ = self.settle(Verdict::success(), None, outcome, operation, policies, now);
+        let _ = self.settle(came, operation, policies, now);
         let health = self.passes.as_ref().and_then(|it| it.health.as_ref());
         if let Some(health) = health {
             let at = now.read(policies);
@@ -888,32 +957,31 @@ impl State {
         let Some(passes) = &mut self.passes else {
             return;
         };
-        let mut outcome = outcome(Verdict::transient(), None, Some(latency), policies, now);
+        let mut outcome = outcome(&TIMED_OUT, None, Some(latency), policies, now);
         outcome.timed_out = true;
-        let changes = passes.cut_short(&mut outcome, long);
-        for change in changes {
-            self.tell_change(Some(change), self.number, policies);
-        }
+        let mut changes = Vec::new();
+        passes.cut_short(&mut outcome, long, &mut changes);
+        self.tell_changes(changes, policies);
     }
 
     /// Tells its endpoint and every gate how the attempt ended. Says whether a hint was the endpoint's
     /// own affair, and not the service's.
     fn settle<O: Operation>(
         &mut self,
-        verdict: Verdict,
-        hint: Option<Duration>,
-        came: &Outcome<O::Value, O::Error>,
+        came: Came<'_, O::Value>,
         operation: &O,
         policies: &Policies,
         now: &mut Moment,
     ) -> bool {
+        let Came {
+            verdict,
+            hint,
+            value,
+            timed_out,
+        } = came;
         if self.passes.is_none() && self.endpoint.is_none() {
             return false;
         }
-        let value = match came {
-            Outcome::Returned(Ok(value)) => Some(value),
-            _ => None,
-        };
         // What was made up came from nowhere.
         let injected = self.injected.as_ref().is_some_and(|it| it.fault.is_some());
         let answering = value.filter(|_| !injected);
@@ -956,19 +1024,20 @@ impl State {
         let learning = value.filter(|_| passes.learns_quota());
         let quota = learning.and_then(|value| operation.quota(value, policies.clock.wall()));
         let mut outcome = outcome(verdict, hint, latency, policies, now);
-        outcome.timed_out = matches!(came, Outcome::TimedOut(_));
+        outcome.timed_out = timed_out;
         outcome.quota = quota.filter(|_| elsewhere.is_none());
-        let (changes, heard) = match elsewhere {
+        let mut changes = Vec::new();
+        match elsewhere {
             Some(key) if !verdict.is_success() => {
-                let changes = passes.settle_elsewhere(&policies.gates, &mut outcome);
+                passes.settle_elsewhere(&policies.gates, &mut outcome, &mut changes);
                 let window = policies.gates.window_of(key, || now.read(policies));
-                (changes, window.and_then(|it| it.hear(&mut outcome)))
+                changes.extend(window.and_then(|it| it.hear(&mut outcome)));
             }
-            _ => (passes.settle(&mut outcome), None),
-        };
+            _ => passes.settle(&mut outcome, &mut changes),
+        }
         now.0 = now.0.or(outcome.moment);
-        for change in changes.into_iter().chain(heard) {
-            self.tell_change(Some(change), self.number, policies);
+        if !changes.is_empty() {
+            self.tell_changes(changes, policies);
         }
         is_own
     }
@@ -988,6 +1057,13 @@ impl State {
             self.tell_of(key, change.map(Change::Endpoint), self.number, policies);
         }
         is_own
+    }
+
+    #[cold]
+    fn tell_changes(&mut self, changes: Vec<Change>, policies: &Policies) {
+        for change in changes {
+            self.tell_change(Some(change), self.number, policies);
+        }
     }
 
     fn tell_change(&mut self, change: Option<Change>, attempt: u32, policies: &Policies) {
@@ -1026,6 +1102,33 @@ impl State {
         }
     }
 
+    /// Whether anybody would see how long the attempt took. One that was never pending took no time
+    /// worth knowing: a success of that kind is placed at its beginning, which spares a clock read.
+    #[inline]
+    pub(super) const fn is_measured(&self, policies: &Policies) -> bool {
+        self.sent.is_some() || self.story.is_some() || policies.wants_all
+    }
+
+    /// The call ends in a value.
+    #[inline]
+    pub(super) fn hand_over<O: Operation>(
+        &mut self,
+        value: &mut O::Value,
+        operation: &O,
+        policies: &Policies,
+        now: &mut Moment,
+    ) {
+        if let Some(kept) = self.passes.as_mut().and_then(Passes::take_kept) {
+            operation.keep(value, kept);
+        }
+        if self.story.is_some() || policies.wants_all {
+            self.tell_end(self.last_end(), operation, policies, now);
+        }
+        if self.story.is_some() {
+            operation.attach(value, || self.report(policies, now));
+        }
+    }
+
     /// Gives the caller the last outcome, unchanged.
     pub(super) fn finish<O: Operation>(
         &mut self,
@@ -1036,15 +1139,7 @@ impl State {
     ) -> Result<O::Value, Error<O::Error>> {
         match outcome {
             Outcome::Returned(Ok(mut value)) => {
-                if let Some(kept) = self.passes.as_mut().and_then(Passes::take_kept) {
-                    operation.keep(&mut value, kept);
-                }
-                if self.story.is_some() || policies.wants_all {
-                    self.tell_end(self.last_end(), operation, policies, now);
-                }
-                if self.story.is_some() {
-                    operation.attach(&mut value, || self.report(policies, now));
-                }
+                self.hand_over(&mut value, operation, policies, now);
                 Ok(value)
             }
             Outcome::Returned(Err(error)) => {
@@ -1137,9 +1232,10 @@ impl State {
         report
     }
 
+    #[inline]
     pub(super) fn is_past_deadline(&self, policies: &Policies, now: &mut Moment) -> bool {
         self.deadline
-            .is_some_and(|end| end.left(now.read(policies)).is_zero())
+            .is_some_and(|end| end.is_over(now.read(policies)))
     }
 
     pub(super) fn past_deadline<E>(&self) -> Cause<E> {
@@ -1159,6 +1255,7 @@ impl Story {
             breaker_waits: Duration::ZERO,
             withdrawal: None,
             previous: None,
+            history: History::NONE,
             tried: Tried::new(),
             courses: Courses::new(),
             draws: policies.rng.draws(),
@@ -1168,6 +1265,7 @@ impl Story {
 }
 
 impl Moment {
+    #[inline]
     pub(super) fn read(&mut self, policies: &Policies) -> Instant {
         *self.0.get_or_insert_with(|| policies.clock.now())
     }
@@ -1205,7 +1303,7 @@ fn ask<'a, O: Operation>(
 }
 
 fn outcome<'a>(
-    verdict: Verdict,
+    verdict: &'a Verdict,
     hint: Option<Duration>,
     latency: Option<Duration>,
     policies: &'a Policies,
@@ -1223,6 +1321,9 @@ fn outcome<'a>(
         rng: &policies.rng,
     }
 }
+
+/// In a place of its own, so that no call has to write it down.
+const SUCCESS: Verdict = Verdict::success();
 
 /// What an attempt came to that a limit ended.
 pub(super) const TIMED_OUT: Verdict = Verdict::transient().label(Label::Name("timeout"));

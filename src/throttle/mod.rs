@@ -472,7 +472,7 @@ mod tests {
             news: None,
         });
         let change = pass.settle(&mut Outcome {
-            verdict: Verdict::new(kind),
+            verdict: &Verdict::new(kind),
             quota: None,
             hint: None,
             latency: None,

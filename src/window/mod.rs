@@ -429,7 +429,7 @@ impl Window {
         now: Instant,
     ) -> Option<Change> {
         let mut outcome = Outcome {
-            verdict,
+            verdict: &verdict,
             hint: match verdict.server_hint() {
                 Some(Hint::After(length)) => Some(length),
                 _ => None,
