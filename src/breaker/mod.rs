@@ -470,7 +470,7 @@ impl Gate for Breaker {
 
     #[inline]
     fn settle(&self, ticket: Ticket, outcome: &mut Outcome<'_>) -> Option<event::Change> {
-        if outcome.verdict.is_success() && self.shared.succeeded(ticket, || outcome.now()) {
+        if outcome.verdict.is_success() && self.shared.succeeded(&ticket, || outcome.now()) {
             return None;
         }
         let ended = Ended {

@@ -1,6 +1,7 @@
 //! The right to make one call, and what one gets instead.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
 use crate::deadline::later;
@@ -40,13 +41,12 @@ impl<'a> Permit<'a> {
     #[inline]
     #[allow(clippy::must_use_candidate)] // it is told for its own sake
     pub fn record(self, verdict: Verdict, now: Instant, rng: &Rng) -> Option<Change> {
-        let (shared, ticket, begun) = (self.shared, self.ticket, self.begun);
         // It isn't abandoned.
-        std::mem::forget(self);
-        if verdict.is_success() && shared.succeeded(ticket, || now) {
+        let it = ManuallyDrop::new(self);
+        if verdict.is_success() && it.shared.succeeded(&it.ticket, || now) {
             return None;
         }
-        record_otherwise(shared, ticket, begun, &verdict, now, rng)
+        record_otherwise(it.shared, it.ticket, it.begun, &verdict, now, rng)
     }
 
     /// The change of state that acquiring made: the first probe makes the breaker half-open. See

@@ -99,7 +99,7 @@ impl Shared {
 
     /// A call succeeded. Says whether that is all there was to do, as nearly always.
     #[inline]
-    pub(super) fn succeeded(&self, ticket: Ticket, now: impl FnOnce() -> Instant) -> bool {
+    pub(super) fn succeeded(&self, ticket: &Ticket, now: impl FnOnce() -> Instant) -> bool {
         let word = self.phase.load(Ordering::Acquire);
         let plain = word == ticket.generation << GENERATION_SHIFT;
         let flags = self.common.live.flags();
@@ -158,9 +158,19 @@ impl Shared {
         own.max((left > 0).then(|| Duration::from_nanos(left)))
     }
 
-    /// Not inlined, so that what is inlined into callers is short.
+    /// Not inlined, so that what is inlined into callers is short; and nothing comes after what it
+    /// calls, so that it has nothing to save.
     #[inline(never)]
     fn count_good(&self, generation: u64, now: Instant) {
+        match self.common.time.known_spot(now) {
+            Some(spot) => self.counts.add_at(spot.of(generation), false),
+            None => self.count_good_at(generation, now),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_good_at(&self, generation: u64, now: Instant) {
         let place = self.common.time.spot(now).of(generation);
         self.counts.add_at(place, false);
     }

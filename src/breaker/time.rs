@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::backoff::count;
@@ -13,6 +14,8 @@ use super::sliding::{Scale, Spot};
 /// of those to come.
 #[derive(Debug)]
 pub(super) struct Time {
+    /// No other has it, now or later.
+    id: u64,
     base: OnceLock<Instant>,
     scale: Scale,
 }
@@ -22,8 +25,7 @@ pub(super) struct Time {
 #[derive(Clone, Copy, Debug)]
 struct Tick {
     /// Of whom it is a tick.
-    base: Instant,
-    bucket: u64,
+    of: u64,
     from: Instant,
     to: Instant,
     /// The nanoseconds at `to`.
@@ -32,8 +34,10 @@ struct Tick {
 }
 
 impl Time {
-    pub(super) const fn new(scale: Scale) -> Self {
+    pub(super) fn new(scale: Scale) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(1);
         Self {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
             base: OnceLock::new(),
             scale,
         }
@@ -61,28 +65,34 @@ impl Time {
     }
 
     /// The bucket that `now` is in.
-    #[inline]
     pub(super) fn spot(&self, now: Instant) -> Spot {
-        self.tick(now, |tick| tick.spot)
+        self.tick(now).spot
+    }
+
+    /// The same, if this thread knows it already.
+    ///
+    /// To subtract moments and to number buckets costs more than all else that a call does here.
+    /// So each thread keeps its last tick: most calls only compare.
+    #[inline]
+    pub(super) fn known_spot(&self, now: Instant) -> Option<Spot> {
+        self.known(now).map(|tick| tick.spot)
     }
 
     /// Whether `now` is before this moment, beyond doubt. Within a millisecond of it, perhaps not.
     #[inline]
     pub(super) fn is_well_before(&self, now: Instant, nanos: u64) -> bool {
-        self.tick(now, |tick| tick.end) <= nanos
+        self.tick(now).end <= nanos
     }
 
-    /// To subtract moments and to number buckets costs more than all else that a call does here.
-    /// So each thread keeps its last tick: most calls only compare.
     #[inline]
-    fn tick<T>(&self, now: Instant, part: impl Fn(&Tick) -> T) -> T {
-        if let (Ok(Some(last)), Some(base)) = (LAST.try_with(Cell::get), self.base.get()) {
-            let same = last.base == *base && last.bucket == self.scale.bucket();
-            if same && last.from <= now && now < last.to {
-                return part(&last);
-            }
-        }
-        part(&self.compute(now))
+    fn tick(&self, now: Instant) -> Tick {
+        self.known(now).unwrap_or_else(|| self.compute(now))
+    }
+
+    #[inline]
+    fn known(&self, now: Instant) -> Option<Tick> {
+        let last = LAST.try_with(Cell::get).ok().flatten()?;
+        (last.of == self.id && last.from <= now && now < last.to).then_some(last)
     }
 
     #[cold]
@@ -94,8 +104,7 @@ impl Time {
         let (begin, end) = (begin.max(coarse), end.min(coarse.saturating_add(MOST)));
         let at = |nanos| later(base, Duration::from_nanos(nanos));
         let tick = Tick {
-            base,
-            bucket: self.scale.bucket(),
+            of: self.id,
             from: at(begin),
             to: at(end),
             end,
