@@ -187,10 +187,12 @@ impl Backoff {
             Shape::Exponential { first, factor } => exponential(*first, *factor, progress.step),
             Shape::Fibonacci(first) => nanos(times(*first, fibonacci(progress.step))),
         };
-        let first = self.first().unwrap_or(bare).min(cap);
         let delay = match self.jitter {
             Jitter::Around => jitter::around(bare.min(cap), cap, draws),
-            Jitter::Decorrelated => jitter::decorrelated(first, progress.last, cap, draws),
+            Jitter::Decorrelated => {
+                let first = self.first().unwrap_or(bare).min(cap);
+                jitter::decorrelated(first, progress.last, cap, draws)
+            }
             Jitter::Equal => jitter::equal(bare.min(cap), draws),
             Jitter::Full => jitter::full(bare.min(cap), draws),
             Jitter::None => bare.min(cap),
@@ -310,8 +312,11 @@ fn times(delay: Duration, by: u64) -> u64 {
 }
 
 /// Nanoseconds, up to what fits in 64 bits: 584 years.
+#[inline]
 pub(crate) fn count(delay: Duration) -> u64 {
-    delay.as_nanos().try_into().unwrap_or(u64::MAX)
+    // Not by `as_nanos`, whose 128 bits cost more.
+    let whole = delay.as_secs().saturating_mul(1_000_000_000);
+    whole.saturating_add(delay.subsec_nanos().into())
 }
 
 const fn nanos(count: u64) -> Duration {
@@ -378,6 +383,17 @@ mod tests {
                 prop_assert!(delay <= cap, "{delay:?} > {cap:?}");
             }
         }
+    }
+
+    #[test]
+    fn lengths_are_counted_up_to_what_fits() {
+        let most = Duration::from_nanos(u64::MAX);
+        let nanosecond = Duration::from_nanos(1);
+        assert_eq!(count(most), u64::MAX);
+        assert_eq!(count(most - nanosecond), u64::MAX - 1);
+        assert_eq!(count(most + nanosecond), u64::MAX);
+        assert_eq!(count(Duration::MAX), u64::MAX);
+        assert_eq!(count(Duration::new(3, 999_999_999)), 3_999_999_999);
     }
 
     #[test]
