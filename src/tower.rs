@@ -303,7 +303,7 @@ where
     fn diagnose(
         &self,
         outcome: Result<&S::Response, &S::Error>,
-        seen: Circumstances,
+        seen: Circumstances<'_>,
     ) -> Option<Diagnosis> {
         self.protocol.diagnose(outcome, seen)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::chaos::{Fault, Imitation};
+use crate::clock::Clock;
 use crate::diagnosis::Diagnosis;
 
 /// What one outcome means for every policy.
@@ -207,7 +208,7 @@ pub trait Classify<T, E> {
     /// What was the matter with a failed outcome; `seen` tells what the engine knows of it. Called
     /// once per failed attempt, after [`classify`](Self::classify). It is for reports and events, and
     /// decides nothing. Default: nothing.
-    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances) -> Option<Diagnosis> {
+    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances<'_>) -> Option<Diagnosis> {
         let _ = (outcome, seen);
         None
     }
@@ -216,18 +217,39 @@ pub trait Classify<T, E> {
 /// What the engine knows of an outcome that the outcome itself doesn't hold.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Circumstances {
+pub struct Circumstances<'a> {
     /// From sending the request to its failure. `None`: it was over when first looked at.
     pub elapsed: Option<Duration>,
-    /// The wall clock.
-    pub wall: SystemTime,
+    wall: Wall<'a>,
 }
 
-impl Circumstances {
+/// Read only if somebody wants to know it: that takes longer than all else that most classifiers do.
+#[derive(Clone, Copy, Debug)]
+enum Wall<'a> {
+    Known(SystemTime),
+    OnAsking(&'a Clock),
+}
+
+impl<'a> Circumstances<'a> {
     /// For those who ask a classifier themselves.
     #[must_use]
     pub const fn new(elapsed: Option<Duration>, wall: SystemTime) -> Self {
+        let wall = Wall::Known(wall);
         Self { elapsed, wall }
+    }
+
+    pub(crate) const fn by(elapsed: Option<Duration>, clock: &'a Clock) -> Self {
+        let wall = Wall::OnAsking(clock);
+        Self { elapsed, wall }
+    }
+
+    /// The wall clock.
+    #[must_use]
+    pub fn wall(&self) -> SystemTime {
+        match self.wall {
+            Wall::Known(wall) => wall,
+            Wall::OnAsking(clock) => clock.wall(),
+        }
     }
 }
 
@@ -240,7 +262,7 @@ impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for &C {
         C::imitate(self, fault)
     }
 
-    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances) -> Option<Diagnosis> {
+    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances<'_>) -> Option<Diagnosis> {
         C::diagnose(self, outcome, seen)
     }
 }
@@ -254,7 +276,7 @@ impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for Arc<C> {
         C::imitate(self, fault)
     }
 
-    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances) -> Option<Diagnosis> {
+    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances<'_>) -> Option<Diagnosis> {
         C::diagnose(self, outcome, seen)
     }
 }
@@ -268,7 +290,7 @@ impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for Box<C> {
         C::imitate(self, fault)
     }
 
-    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances) -> Option<Diagnosis> {
+    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances<'_>) -> Option<Diagnosis> {
         C::diagnose(self, outcome, seen)
     }
 }

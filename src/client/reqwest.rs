@@ -184,7 +184,11 @@ impl<E: 'static> Classify<Response, E> for Http {
         }
     }
 
-    fn diagnose(&self, outcome: Result<&Response, &E>, known: Circumstances) -> Option<Diagnosis> {
+    fn diagnose(
+        &self,
+        outcome: Result<&Response, &E>,
+        known: Circumstances<'_>,
+    ) -> Option<Diagnosis> {
         let seen = match outcome {
             Ok(it) => Symptoms::of_parts(it.status(), it.version(), it.headers(), it.extensions()),
             Err(error) => Symptoms::of(self.error(error)),

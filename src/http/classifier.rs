@@ -213,8 +213,8 @@ impl Http {
     }
 
     /// What was the matter, where it wasn't a success.
-    pub(crate) fn diagnosis(&self, seen: Symptoms<'_>, known: Circumstances) -> Diagnosis {
-        let seen = seen.wall(known.wall);
+    pub(crate) fn diagnosis(&self, seen: Symptoms<'_>, known: Circumstances<'_>) -> Diagnosis {
+        let seen = seen.wall(known.wall());
         let seen = match known.elapsed {
             Some(elapsed) => seen.elapsed(elapsed),
             None => seen,
@@ -345,7 +345,7 @@ impl<B, E: 'static> Classify<Response<B>, E> for Http {
     fn diagnose(
         &self,
         outcome: Result<&Response<B>, &E>,
-        known: Circumstances,
+        known: Circumstances<'_>,
     ) -> Option<Diagnosis> {
         let seen = match outcome {
             Ok(response) => Symptoms::of_response(response),
@@ -367,7 +367,7 @@ impl<T, E: 'static> Classify<T, E> for HttpErrors {
         }
     }
 
-    fn diagnose(&self, outcome: Result<&T, &E>, known: Circumstances) -> Option<Diagnosis> {
+    fn diagnose(&self, outcome: Result<&T, &E>, known: Circumstances<'_>) -> Option<Diagnosis> {
         let seen = Symptoms::of(self.0.error(outcome.err()?));
         Some(self.0.diagnosis(seen, known))
     }

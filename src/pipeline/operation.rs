@@ -59,7 +59,7 @@ pub trait Operation {
     fn diagnose(
         &self,
         outcome: Result<&Self::Value, &Self::Error>,
-        seen: Circumstances,
+        seen: Circumstances<'_>,
     ) -> Option<Diagnosis>;
 
     /// Whether the operation itself knows if it may be repeated.
@@ -151,7 +151,7 @@ where
         self.classify.classify(outcome)
     }
 
-    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances) -> Option<Diagnosis> {
+    fn diagnose(&self, outcome: Result<&T, &E>, seen: Circumstances<'_>) -> Option<Diagnosis> {
         self.classify.diagnose(outcome, seen)
     }
 
