@@ -177,10 +177,10 @@ where
             let state = &mut *this.state;
             let turn = 'turn: {
                 if let Stage::Start = stage {
-                    let deadline = this.operation.deadline();
-                    if let Err(cause) = state.start(policies, deadline, &mut now) {
-                        break 'turn this.fail(cause, &mut now);
+                    if let Some(error) = policies.invalid {
+                        break 'turn this.fail(Cause::Config(error), &mut now);
                     }
+                    state.start(policies, this.operation.deadline(), &mut now);
                     state.earlier = this.operation.earlier_attempts();
                     stage = Stage::Entering;
                 }
@@ -205,23 +205,25 @@ where
                         Entry::Go => {}
                         entry => break 'turn self.as_mut().step_back(entry, &mut now),
                     }
-                    let mut attempt = state.begin(policies, &mut now);
+                    state.begin(policies, &mut now);
                     if let Err(error) = ready {
                         break 'turn this.end(Outcome::Returned(Err(error)), &mut now);
                     }
-                    if let Some(endpoints) = &policies.endpoints {
-                        let operation = &*this.operation;
-                        attempt.endpoint = state.choose(endpoints, operation, policies, &mut now);
+                    let mut endpoint = None;
+                    if policies.endpoints.is_some() {
+                        endpoint = state.choose(this.operation, policies, &mut now);
                     }
                     if span::may_be_wanted() {
                         state.open_span(this.operation);
                     }
                     // After the choice: the endpoint is to see what is injected.
-                    if policies.chaos.is_some()
-                        && state.inject(attempt, this.operation, policies, &mut now)
-                    {
-                        break 'turn Turn::Goes(Stage::Injecting);
+                    if policies.chaos.is_some() {
+                        let attempt = state.attempt(endpoint, policies, &mut now);
+                        if state.inject(attempt, this.operation, policies, &mut now) {
+                            break 'turn Turn::Goes(Stage::Injecting);
+                        }
                     }
+                    let attempt = state.attempt(endpoint, policies, &mut now);
                     let attempt = begin(state, this.operation, attempt, policies);
                     this.work.set(Work::Attempt { attempt });
                     stage = Stage::Running;

@@ -120,7 +120,6 @@ impl Gates {
     }
 
     /// Whether there is nothing to ask.
-    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.throttle.is_none()
             && self.bulkhead.is_none()

@@ -103,6 +103,7 @@ impl Policies {
     fn reconfigured(&self, to: &Self) -> Self {
         let (now, rng) = (self.clock.now(), &self.rng);
         let retry = |retry: &Retry| retry.after(self.retry.as_ref(), now, rng);
+        let gates = to.gates.after(&self.gates, now, rng);
         Self {
             clock: self.clock.clone(),
             rng: self.rng.clone(),
@@ -112,7 +113,8 @@ impl Policies {
             min_time_left: to.min_time_left,
             idempotent: self.idempotent,
             configured_idempotent: to.configured_idempotent,
-            gates: to.gates.after(&self.gates, now, rng),
+            gated: !gates.is_empty(),
+            gates,
             chaos: self.chaos.clone(),
             endpoints: after(to.endpoints.as_ref(), self.endpoints.as_ref(), now, rng)
                 .or_else(|| self.endpoints.clone()),

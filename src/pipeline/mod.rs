@@ -121,6 +121,8 @@ pub struct Policies {
     /// A configuration's word on it, which goes before the code's.
     pub(crate) configured_idempotent: Option<bool>,
     pub(crate) gates: Gates,
+    /// Whether there are any: found out once, for every call asks.
+    pub(crate) gated: bool,
     pub(crate) chaos: Option<Scope<Chaos>>,
     pub(crate) endpoints: Option<Scope<Endpoints>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
@@ -402,6 +404,7 @@ impl<C> Pipeline<C> {
             idempotent,
             configured_idempotent: None,
             gates: Gates::default(),
+            gated: false,
             chaos: None,
             endpoints: None,
             observer: None,
@@ -422,6 +425,7 @@ impl<C> Pipeline<C> {
         };
         let it = Arc::make_mut(&mut policies);
         change(it);
+        it.gated = !it.gates.is_empty();
         it.invalid = it.check().err();
         Self {
             source: Source::Fixed(policies),

@@ -14,7 +14,7 @@ use crate::chaos::{Fault, Imitation, Injected, Injection};
 use crate::clock::{Why, until};
 use crate::deadline::{Deadline, later};
 use crate::diagnosis::{self, Diagnosis, Observation, Symptoms};
-use crate::endpoints::{self, Ended, Endpoint, Endpoints, Hold, Tried};
+use crate::endpoints::{self, Ended, Endpoint, Hold, Tried};
 use crate::error::{Cause, Elapsed, Error, Limit, Reason, Rejected};
 use crate::event::{Change, End, Event, is_heard, number, tell};
 use crate::gate::{self, Answer, Ask, Gate, Pass};
@@ -154,16 +154,14 @@ impl State {
         }
     }
 
-    /// Begins the call, unless there is nothing to begin.
-    pub(super) fn start<E>(
+    /// Begins the call.
+    #[inline]
+    pub(super) fn start(
         &mut self,
         policies: &Policies,
         deadline: Option<Deadline>,
         now: &mut Moment,
-    ) -> Result<(), Cause<E>> {
-        if let Some(error) = policies.invalid {
-            return Err(Cause::Config(error));
-        }
+    ) {
         if deadline.is_some() || policies.deadline.is_some() || policies.wants_all {
             let began = now.read(policies);
             self.began = Some(began);
@@ -172,7 +170,6 @@ impl State {
                 .map(|length| Deadline::after(began, length));
             self.deadline = deadline.or(own);
         }
-        Ok(())
     }
 
     /// Asks what stands in front of an attempt, but for the breaker.
@@ -190,7 +187,7 @@ impl State {
         if self.number == 0 && policies.has_keyed_budgets() {
             self.budget = policies.budget_of(operation.key(), || now.read(policies));
         }
-        if policies.gates.is_empty() {
+        if !policies.gated {
             return Entry::Go;
         }
         if self.passes.is_none() {
@@ -416,17 +413,14 @@ impl State {
     }
 
     /// Begins an attempt: from here on it counts, and what it cost is spent.
-    #[allow(clippy::inline_always)] // most operations look at little of what they are told
-    #[inline(always)]
-    pub(super) fn begin(&mut self, policies: &Policies, now: &mut Moment) -> Attempt {
-        // Not read back from where it was just written to: beside another that is a slow read.
-        let number = self.number + 1;
-        self.number = number;
+    #[inline]
+    pub(super) fn begin(&mut self, policies: &Policies, now: &mut Moment) {
+        self.number += 1;
         self.sent = None;
         if let Some(passes) = &mut self.passes {
             passes.begin();
         }
-        if number == 1 {
+        if self.number == 1 {
             if let Some(budget) = self.budget.as_ref().or(policies.budget()) {
                 if budget.deposit() {
                     budget.tick(now.read(policies));
@@ -436,13 +430,24 @@ impl State {
         if self.story.is_some() {
             self.look_back(policies, now);
         }
+    }
+
+    /// What the operation is told of the attempt that begins.
+    #[allow(clippy::inline_always)] // most look at little of it, and the rest need not be written
+    #[inline(always)]
+    pub(super) fn attempt(
+        &self,
+        endpoint: Option<endpoints::Id>,
+        policies: &Policies,
+        now: &mut Moment,
+    ) -> Attempt {
         let story = self.story.as_ref();
         Attempt {
-            number,
+            number: self.number,
             earlier: self.earlier,
             deadline: self.deadline.map(|end| (end.instant(), now.read(policies))),
             history: story.map_or(History::NONE, |story| story.history),
-            endpoint: None,
+            endpoint,
         }
     }
 
@@ -468,11 +473,11 @@ impl State {
     #[inline(never)]
     pub(super) fn choose<O: Operation>(
         &mut self,
-        endpoints: &Scope<Endpoints>,
         operation: &O,
         policies: &Policies,
         now: &mut Moment,
     ) -> Option<endpoints::Id> {
+        let endpoints = policies.endpoints.as_ref()?;
         let key = self.key_of_endpoints(operation, policies);
         let (set, overflow) = endpoints.of(key, || now.read(policies));
         self.tell_of(key, overflow.map(Change::Keyed), self.number, policies);
@@ -789,7 +794,7 @@ impl State {
         let diagnosis = match outcome {
             Outcome::Returned(result) => {
                 let elapsed = self.sent.map(|sent| at.saturating_duration_since(sent));
-                let seen = Circumstances::new(elapsed, policies.clock.wall());
+                let seen = Circumstances::by(elapsed, &policies.clock);
                 operation.diagnose(result.as_ref(), seen)
             }
             Outcome::TimedOut(length) => Some(Symptoms::timeout(*length).diagnose()),
