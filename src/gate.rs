@@ -39,6 +39,14 @@ pub(crate) trait Gate: Clone {
         let _ = ticket;
     }
 
+    /// The attempt ended, and its outcome is one of those that are only counted, as most are. `false`
+    /// says nothing: it is to be settled.
+    #[inline]
+    fn settle_plainly(&self, ticket: &Self::Ticket, outcome: &mut Outcome<'_>) -> bool {
+        let _ = (ticket, outcome);
+        false
+    }
+
     /// The attempt ended. Its outcome counts.
     fn settle(&self, ticket: Self::Ticket, outcome: &mut Outcome<'_>) -> Option<Change>;
 
@@ -243,6 +251,10 @@ impl<G: Gate> Pass<G> {
     /// The attempt that held the ticket ended.
     #[inline]
     pub(crate) fn settle(&mut self, outcome: &mut Outcome<'_>) -> Option<Change> {
+        if self.gate.settle_plainly(self.ticket.as_ref()?, outcome) {
+            self.ticket = None;
+            return None;
+        }
         let ticket = self.ticket.take()?;
         self.gate.settle(ticket, outcome)
     }

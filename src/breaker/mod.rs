@@ -469,10 +469,11 @@ impl Gate for Breaker {
     }
 
     #[inline]
+    fn settle_plainly(&self, ticket: &Ticket, outcome: &mut Outcome<'_>) -> bool {
+        outcome.verdict.is_success() && self.shared.succeeded(ticket, || outcome.now())
+    }
+
     fn settle(&self, ticket: Ticket, outcome: &mut Outcome<'_>) -> Option<event::Change> {
-        if outcome.verdict.is_success() && self.shared.succeeded(&ticket, || outcome.now()) {
-            return None;
-        }
         let ended = Ended {
             kind: outcome.verdict.kind(),
             hint: outcome.hint,

@@ -408,8 +408,10 @@ where
         let policies: &Policies = this.policies;
         if let WorkProjection::Discard { discard } = this.work.as_mut().project() {
             if discard.poll(cx).is_pending() {
-                let end = this.state.drain_ends(DRAIN_TIME, policies, now);
-                let end = || Some((end, Why::Drain));
+                let end = || {
+                    let end = this.state.drain_ends(DRAIN_TIME, policies, now);
+                    Some((end, Why::Drain))
+                };
                 if !is_over(this.timer.as_mut(), end, policies, cx) {
                     return Turn::Waits(Stage::Draining);
                 }

@@ -971,6 +971,8 @@ impl State {
 
     /// Tells its endpoint and every gate how the attempt ended. Says whether a hint was the endpoint's
     /// own affair, and not the service's.
+    #[allow(clippy::inline_always)] // a success asks little of it
+    #[inline(always)]
     fn settle<O: Operation>(
         &mut self,
         came: Came<'_, O::Value>,

@@ -479,22 +479,26 @@ impl Gate for Window {
     }
 
     #[inline]
-    fn settle(&self, ticket: Ticket, outcome: &mut Outcome<'_>) -> Option<event::Change> {
+    fn settle_plainly(&self, ticket: &Ticket, outcome: &mut Outcome<'_>) -> bool {
         let shared = &*self.shared;
         let kind = outcome.verdict.kind();
-        if matches!(kind, Kind::RequestFault | Kind::Success) {
-            match shared.count(ticket, outcome.latency, outcome.timeout) {
-                Counted::Plainly => return None,
-                Counted::ToBeLookedAt => {
-                    // A refusal takes less time than the work.
-                    let latency = outcome.latency.filter(|_| kind == Kind::Success);
-                    shared.sample(outcome.now(), latency);
-                    return None;
-                }
-                Counted::Not => {}
-            }
+        if !matches!(kind, Kind::RequestFault | Kind::Success) {
+            return false;
         }
-        shared.settle(ticket, outcome)
+        match shared.count(*ticket, outcome.latency, outcome.timeout) {
+            Counted::Plainly => true,
+            Counted::ToBeLookedAt => {
+                // A refusal takes less time than the work.
+                let latency = outcome.latency.filter(|_| kind == Kind::Success);
+                shared.sample(outcome.now(), latency);
+                true
+            }
+            Counted::Not => false,
+        }
+    }
+
+    fn settle(&self, ticket: Ticket, outcome: &mut Outcome<'_>) -> Option<event::Change> {
+        self.shared.settle(ticket, outcome)
     }
 
     fn abandon(&self, ticket: Ticket) {
@@ -502,6 +506,7 @@ impl Gate for Window {
     }
 
     /// It was given before the window shrank or was told to be quiet.
+    #[inline]
     fn is_stale(&self, ticket: &Ticket) -> bool {
         let word = self.shared.word.load(Ordering::Relaxed);
         word & LIMITED != 0 && word >> 1 != ticket.ticket.epoch
