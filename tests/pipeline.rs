@@ -1,16 +1,20 @@
 //! The engine, run from closures.
 #![cfg(feature = "testing")]
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel::budget::Ratio;
+use evenkeel::clock::{BoxSleep, Clock, Runtime, Why};
 use evenkeel::error::{Cause, Limit};
-use evenkeel::event::End;
+use evenkeel::event::{End, Observer};
 use evenkeel::report::{Stop, WaitReason};
 use evenkeel::testing::{ManualClock, Script, block_on};
 use evenkeel::verdict::{Hint, Kind, Label, Processed, Verdict, by};
-use evenkeel::{Budget, Error, Event, Key, Keyed, Pipeline, Retry, Rng, Window};
+use evenkeel::{Breaker, Budget, Bulkhead, Error, Event, Key, Keyed, Pipeline, Retry, Rng, Window};
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -380,9 +384,6 @@ fn the_way_back_from_a_hold_is_spread_and_no_stampede() {
 #[test]
 fn a_failed_retry_loop_waits_on_the_monotonic_clock_alone() {
     // A wall clock that jumps between reading the hint and the end of the wait.
-    use evenkeel::clock::{BoxSleep, Clock, Runtime, Why};
-    use std::time::{Instant, SystemTime};
-
     struct Jumping(ManualClock);
 
     impl Runtime for Jumping {
@@ -454,4 +455,161 @@ async fn a_call_may_borrow_and_may_be_spawned() {
         call.await
     });
     assert_eq!(spawned.await.expect("no panic"), Ok(2));
+}
+
+/// A clock that counts how often it is read.
+#[derive(Clone, Default)]
+struct Counting(Arc<[AtomicU32; 2]>);
+
+impl Counting {
+    /// Readings of the monotonic and of the wall clock since the last time.
+    fn readings(&self) -> (u32, u32) {
+        let [now, wall] = &*self.0;
+        (now.swap(0, Relaxed), wall.swap(0, Relaxed))
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::custom(self.clone())
+    }
+}
+
+impl Runtime for Counting {
+    fn now(&self) -> Instant {
+        self.0[0].fetch_add(1, Relaxed);
+        Instant::now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.0[1].fetch_add(1, Relaxed);
+        SystemTime::now()
+    }
+
+    fn sleep_until(&self, _: Instant, _: Why) -> BoxSleep {
+        unreachable!("nothing waits here")
+    }
+}
+
+#[test]
+fn a_call_that_succeeds_at_once_reads_the_clock_once_at_most() {
+    let clock = Counting::default();
+    let bare = Pipeline::new()
+        .retry(Retry::constant(ms(0)))
+        .timeout(ms(100))
+        .clock(clock.clock());
+    let whole = bare
+        .clone()
+        .deadline(ms(1000))
+        .retry(Retry::constant(ms(0)).budget(Budget::default()))
+        .breaker(Breaker::new());
+    let call = |pipeline: &Pipeline| {
+        let mut call = pin!(pipeline.run(|_| async { Ok::<_, ()>(7) }));
+        assert!(call.as_mut().poll(&mut cx()).is_ready());
+        clock.readings()
+    };
+    for _ in 0..100 {
+        assert_eq!(call(&bare), (0, 0));
+        assert_eq!(call(&whole), (1, 0));
+    }
+}
+
+#[test]
+fn a_failure_reads_the_clock_once_and_the_wall_not_at_all() {
+    let clock = Counting::default();
+    let pipeline = Pipeline::new()
+        .retry(Retry::constant(ms(0)).budget(Budget::default().capacity(1000)))
+        .clock(clock.clock());
+    let mut call =
+        pin!(pipeline.run(|it| async move { if it.number() < 3 { Err("down") } else { Ok(7) } }));
+    assert!(call.as_mut().poll(&mut cx()).is_ready());
+    // And once for the budget, which counts the traffic by time.
+    let (now, wall) = clock.readings();
+    assert!((2..=3).contains(&now), "{now}");
+    assert_eq!(wall, 0);
+}
+
+#[test]
+fn time_that_an_attempt_took_at_once_counts_where_it_is_seen() {
+    // It blocks: for the engine it is over when it is first looked at.
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::new()
+        .deadline(ms(100))
+        .retry(Retry::constant(ms(0)))
+        .clock(clock.clock())
+        .classify(by(|outcome: Result<&u32, &&str>| match outcome {
+            Ok(0) | Err(_) => Verdict::transient(),
+            Ok(_) => Verdict::success(),
+        }));
+    let run = |pipeline: &Pipeline<_>, takes: u64, outcome: Result<u32, &'static str>| {
+        let clock = clock.clone();
+        block_on(
+            &clock.clone(),
+            pipeline.run(move |_| {
+                clock.advance(ms(takes));
+                std::future::ready(outcome)
+            }),
+        )
+    };
+    for failure in [Ok(0), Err("down")] {
+        // No attempt begins past the deadline, and one does just before.
+        let attempts = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&attempts);
+        let observed = pipeline.clone().observer(move |event: &Event| {
+            if let Event::Done { attempts, .. } = event {
+                told.lock().unwrap().push(*attempts);
+            }
+        });
+        let _ = run(&observed, 100, failure);
+        let _ = run(&observed, 99, failure);
+        assert_eq!(*attempts.lock().unwrap(), [1, 2]);
+    }
+    // And who wants to know of all calls is told how long they took.
+    let all = All(Arc::default());
+    let observed = pipeline.observer(all.clone());
+    assert_eq!(run(&observed, 7, Ok(1)), Ok(1));
+    assert_eq!(*all.0.lock().unwrap(), [ms(7)]);
+}
+
+#[derive(Clone)]
+struct All(Arc<Mutex<Vec<Duration>>>);
+
+impl Observer for All {
+    fn observe(&self, event: &Event) {
+        if let Event::Done { elapsed, .. } = event {
+            self.0.lock().unwrap().push(*elapsed);
+        }
+    }
+
+    fn wants_all(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_call_that_panicked_is_over_and_gives_back_what_it_held() {
+    let bulkhead = Bulkhead::new(1);
+    let pipeline = Pipeline::new()
+        .retry(Retry::constant(ms(0)))
+        .bulkhead(bulkhead.clone());
+    let begun = AtomicU32::new(0);
+    let mut call = Box::pin(pipeline.run(|_| {
+        begun.fetch_add(1, Relaxed);
+        async {
+            let lost: Option<Result<(), ()>> = None;
+            lost.expect("a bug of the caller's")
+        }
+    }));
+    let mut poll = || {
+        let poll = std::panic::AssertUnwindSafe(|| call.as_mut().poll(&mut cx()));
+        std::panic::catch_unwind(poll).is_err()
+    };
+    assert!(poll());
+    assert!(poll());
+    assert_eq!(begun.load(Relaxed), 1);
+    assert!(bulkhead.try_acquire().is_none());
+    drop(call);
+    assert!(bulkhead.try_acquire().is_some());
+}
+
+fn cx() -> Context<'static> {
+    Context::from_waker(Waker::noop())
 }
