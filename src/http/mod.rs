@@ -65,11 +65,12 @@ mod quota;
 mod replay;
 mod retry_after;
 mod status;
+mod target;
 
 pub use attempts::{ATTEMPT_COUNT, CallerAttempt, attempts_seen};
 #[cfg(feature = "reqwest")]
 pub(crate) use classifier::{DRAIN_LIMIT, describe};
-pub use classifier::{Http, HttpErrors, Target, service_key};
+pub use classifier::{Http, HttpErrors};
 pub use drain::Drain;
 pub use errors::classify_error;
 pub use evidence::provably_not_sent;
@@ -80,3 +81,4 @@ pub use quota::{Quota, quota};
 pub use replay::Replay;
 pub use retry_after::{LONGEST_HINT, retry_after};
 pub use status::status_verdict;
+pub use target::{Target, service_key};
