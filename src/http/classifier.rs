@@ -394,14 +394,7 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
     }
 
     fn key(&self, request: &Request<B>) -> Option<Key> {
-        let uri = request.uri();
-        self.key_of(Target {
-            method: request.method(),
-            scheme: uri.scheme_str().unwrap_or_default(),
-            host: uri.host().unwrap_or_default(),
-            port: uri.port_u16(),
-            path: uri.path(),
-        })
+        self.key_of(Target::of(request.method(), request.uri()))
     }
 
     fn priority(&self, request: &Request<B>) -> Priority {

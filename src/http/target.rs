@@ -2,7 +2,8 @@
 
 use std::hash::{Hash, Hasher};
 
-use http::Method;
+use http::uri::Authority;
+use http::{Method, Uri};
 
 use crate::keyed::Key;
 
@@ -17,6 +18,18 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
+    #[inline]
+    pub(super) fn of(method: &'a Method, uri: &'a Uri) -> Self {
+        let (host, port) = host_and_port(uri.authority().map_or("", Authority::as_str));
+        Self {
+            method,
+            scheme: uri.scheme_str().unwrap_or_default(),
+            host,
+            port,
+            path: uri.path(),
+        }
+    }
+
     /// The method.
     #[must_use]
     pub const fn method(&self) -> &'a Method {
@@ -68,30 +81,58 @@ impl<'a> Target<'a> {
 /// ```
 #[must_use]
 pub fn service_key(host: &str, port: u16) -> Key {
-    Key::of((AnyCase(host), port))
+    Key::of(Service { host, port })
 }
 
-/// Hashes a name as if it were in lower case, without a copy of it.
-struct AnyCase<'a>(&'a str);
+/// A host, hashed as if it were in lower case without a copy of it, and a port.
+struct Service<'a> {
+    host: &'a str,
+    port: u16,
+}
 
-impl Hash for AnyCase<'_> {
+impl Hash for Service<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Not byte by byte, which costs more than all the rest of the key.
-        let mut lower = [0; 32];
-        for part in self.0.as_bytes().chunks(lower.len()) {
-            let lower = &mut lower[..part.len()];
-            lower.copy_from_slice(part);
-            lower.make_ascii_lowercase();
-            state.write(lower);
-        }
+        let [one, other] = self.port.to_ne_bytes();
         // Keeps the end of the name apart from what follows it.
-        state.write_u8(0xff);
+        let end = [0xff, one, other];
+        let mut name = self.host.as_bytes();
+        // Not byte by byte, and the usual name in one piece: each costs as much as hashing it.
+        let mut piece = [0; 48];
+        loop {
+            let (part, rest) = name.split_at(name.len().min(piece.len() - end.len()));
+            piece[..part.len()].copy_from_slice(part);
+            piece.make_ascii_lowercase();
+            if rest.is_empty() {
+                piece[part.len()..][..end.len()].copy_from_slice(&end);
+                state.write(&piece[..part.len() + end.len()]);
+                return;
+            }
+            state.write(&piece[..part.len()]);
+            name = rest;
+        }
     }
+}
+
+/// Host and port of an authority, as [`Authority::host`] and [`Authority::port_u16`] read them, who
+/// search it from the end three times over.
+fn host_and_port(authority: &str) -> (&str, Option<u16>) {
+    let bytes = authority.as_bytes();
+    // Colons stand in users and in addresses of IPv6 too.
+    let last = bytes
+        .iter()
+        .rposition(|it| matches!(it, b':' | b'@' | b']'));
+    let (named, port) = match last {
+        Some(at) if bytes[at] == b':' => (&authority[..at], authority[at + 1..].parse().ok()),
+        _ => (authority, None),
+    };
+    let user = named.bytes().rposition(|it| it == b'@');
+    (&named[user.map_or(0, |at| at + 1)..], port)
 }
 
 #[cfg(test)]
 mod tests {
     use http::{Request, Response};
+    use proptest::prelude::*;
 
     use super::*;
     use crate::http::Http;
@@ -108,5 +149,42 @@ mod tests {
         assert_ne!(key("https://api.test/"), key("http://api.test/"));
         assert_ne!(key("http://api.test/"), key("http://api.test:81/"));
         assert_eq!(key("/relative"), None);
+    }
+
+    #[test]
+    fn a_long_name_is_hashed_to_its_end_in_any_case() {
+        for length in 0..=200 {
+            let name = "a".repeat(length);
+            let key = service_key(&name, 1);
+            assert_eq!(key, service_key(&name.to_uppercase(), 1));
+            assert_ne!(key, service_key(&name, 2));
+            assert_ne!(key, service_key(&format!("{name}a"), 1));
+            for at in 0..length {
+                let other: String = (0..length)
+                    .map(|it| if it == at { 'b' } else { 'a' })
+                    .collect();
+                assert_ne!(key, service_key(&other, 1), "{length} {at}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn host_and_port_are_those_that_the_authority_itself_tells(
+            user in "([a-z1:%2]{0,5}@)?",
+            host in "[a-zA-Z0-9.-]{0,9}|\\[[0-9a-f:.]{0,9}\\]|[a1:@.+-]{0,9}",
+            port in "(:[0-9]{0,6})?",
+        ) {
+            if let Ok(authority) = format!("{user}{host}{port}").parse::<Authority>() {
+                let (host, port) = host_and_port(authority.as_str());
+                prop_assert_eq!(host, authority.host());
+                prop_assert_eq!(port, authority.port_u16());
+            }
+        }
+
+        #[test]
+        fn no_authority_makes_it_panic(text in "[a1:@é\\[\\]+-]{0,9}") {
+            let _ = host_and_port(&text);
+        }
     }
 }
