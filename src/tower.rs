@@ -176,9 +176,19 @@ where
         // The instance that was made ready is the one to call; the clone isn't ready.
         let next = self.inner.clone();
         let ready = mem::replace(&mut self.inner, next);
-        let mut exchange = Exchange::new(ready, request, self.classify.clone());
-        exchange.is_ready = true;
-        Call::new(self.source.load(), exchange)
+        let policies = self.source.load();
+        let protocol = self.classify.clone();
+        let told = Told::by::<_, S::Response, _>(&request, &protocol);
+        // Last, and put together here: so the request, which is large, moves straight into the future.
+        let exchange = Exchange {
+            service: ready,
+            is_ready: true,
+            protocol,
+            request: Some(request),
+            told,
+            key: None,
+        };
+        Call::new(policies, exchange)
     }
 }
 
@@ -202,25 +212,39 @@ pub struct Exchange<S, Q, C> {
     protocol: C,
     /// What attempts are copied from. Gone once it was sent itself.
     request: Option<Q>,
+    pub(crate) told: Told,
+    /// Where the request goes, once that was asked or it is gone.
+    key: Option<Option<Key>>,
+}
+
+/// What a request says of the call that is made for it.
+pub(crate) struct Told {
     pub(crate) idempotent: Option<bool>,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) priority: Priority,
     pub(crate) earlier: u32,
-    /// Where the request went, once it is gone.
-    key: Option<Key>,
+}
+
+impl Told {
+    pub(crate) fn by<Q, S, C: Protocol<Q, S>>(request: &Q, protocol: &C) -> Self {
+        Self {
+            idempotent: protocol.is_idempotent(request),
+            deadline: protocol.deadline(request),
+            priority: protocol.priority(request),
+            earlier: protocol.earlier_attempts(request),
+        }
+    }
 }
 
 impl<S, Q, C> Exchange<S, Q, C> {
+    #[cfg(feature = "reqwest")]
     pub(crate) fn new(service: S, request: Q, protocol: C) -> Self
     where
         S: Service<Q>,
         C: Protocol<Q, S::Response>,
     {
         Self {
-            idempotent: protocol.is_idempotent(&request),
-            deadline: protocol.deadline(&request),
-            priority: protocol.priority(&request),
-            earlier: protocol.earlier_attempts(&request),
+            told: Told::by::<_, S::Response, _>(&request, &protocol),
             service,
             is_ready: false,
             protocol,
@@ -232,19 +256,24 @@ impl<S, Q, C> Exchange<S, Q, C> {
 
 impl<S, Q, C> Exchange<S, Q, C>
 where
-    S: Service<Q>,
-    C: Protocol<Q, S::Response>,
+    S: Service<Q> + Clone,
+    C: Classify<S::Response, S::Error> + Protocol<Q, S::Response>,
 {
-    /// What an attempt sends: a copy, or the request itself if none follows or there can be none.
-    fn take(&mut self, last: bool) -> Q {
-        let copy = self.request.as_ref().filter(|_| !last);
-        let copy = copy.and_then(|request| self.protocol.copy(request));
-        if copy.is_none() {
-            let request = self.request.as_ref();
-            self.key = request.and_then(|request| self.protocol.key(request));
+    /// What an attempt sends, unless it sends the request itself: because none follows, or there can be
+    /// no copy.
+    #[inline]
+    fn copy(&self, last: bool) -> Option<Q> {
+        match &self.request {
+            Some(request) if !last => self.protocol.copy(request),
+            _ => None,
         }
-        let request = copy.or_else(|| self.request.take());
-        request.expect("what can't be sent again isn't begun again")
+    }
+
+    /// The request itself. What can't be sent again isn't begun again, so it is there.
+    #[inline]
+    fn give(&mut self) -> Option<Q> {
+        self.learn_key();
+        self.request.take()
     }
 }
 
@@ -275,11 +304,18 @@ where
 
     fn begin(&mut self, attempt: Attempt, at: Option<Arc<Endpoint>>, last: bool) -> S::Future {
         self.is_ready = false;
-        let mut request = self.take(last);
-        if let Some(endpoint) = at {
-            self.protocol.direct(&mut request, &endpoint);
+        // Changed where it lies, for it is large.
+        let mut request = self.copy(last);
+        if request.is_none() {
+            request = self.give();
         }
-        self.protocol.prepare(&mut request, &attempt);
+        if let Some(request) = &mut request {
+            if let Some(endpoint) = at {
+                self.protocol.direct(request, &endpoint);
+            }
+            self.protocol.prepare(request, &attempt);
+        }
+        let request = request.expect("what can't be sent again isn't begun again");
         self.service.call(request)
     }
 
@@ -289,7 +325,9 @@ where
 
     fn forgo(&mut self, last: bool) {
         self.stand_down();
-        drop(self.take(last));
+        if self.copy(last).is_none() {
+            drop(self.give());
+        }
     }
 
     fn imitate(&self, fault: &Fault) -> Imitation<S::Response, S::Error> {
@@ -309,7 +347,7 @@ where
     }
 
     fn is_idempotent(&self) -> Option<bool> {
-        self.idempotent
+        self.told.idempotent
     }
 
     fn is_replayable(&self) -> bool {
@@ -318,15 +356,15 @@ where
     }
 
     fn deadline(&self) -> Option<Deadline> {
-        self.deadline
+        self.told.deadline
     }
 
     fn priority(&self) -> Priority {
-        self.priority
+        self.told.priority
     }
 
     fn earlier_attempts(&self) -> u32 {
-        self.earlier
+        self.told.earlier
     }
 
     fn other_attempts(&self, response: &S::Response) -> u32 {
@@ -343,10 +381,16 @@ where
     }
 
     fn key(&self) -> Option<Key> {
-        match &self.request {
-            Some(request) => self.protocol.key(request),
-            None => self.key,
-        }
+        let request = self.request.as_ref();
+        let of_request = || request.and_then(|request| self.protocol.key(request));
+        self.key.unwrap_or_else(of_request)
+    }
+
+    #[inline]
+    fn learn_key(&mut self) -> Option<Key> {
+        let key = self.key();
+        self.key = Some(key);
+        key
     }
 
     fn answered_by(&self, response: &S::Response) -> Option<Key> {

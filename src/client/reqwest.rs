@@ -109,26 +109,26 @@ where
 {
     /// Replaces the pipeline's deadline for this call.
     pub fn until(self, deadline: Deadline) -> Self {
-        self.change(|exchange| exchange.deadline = Some(deadline))
+        self.change(|exchange| exchange.told.deadline = Some(deadline))
     }
 
     /// Says whether this request may be repeated though the first may have been acted on,
     /// whatever its method.
     pub fn idempotent(self, idempotent: bool) -> Self {
-        self.change(|exchange| exchange.idempotent = Some(idempotent))
+        self.change(|exchange| exchange.told.idempotent = Some(idempotent))
     }
 
     /// This request serves the `number`th attempt of its own caller, from 1: what the caller already
     /// spent counts against this request's attempts. Zero counts as 1. Default: 1. See
     /// [`http`](crate::http#retries-of-retries).
     pub fn caller_attempt(self, number: u32) -> Self {
-        self.change(|exchange| exchange.earlier = number.saturating_sub(1))
+        self.change(|exchange| exchange.told.earlier = number.saturating_sub(1))
     }
 
     /// How much the request matters when some have to be shed; see [`throttle`](crate::throttle).
     /// Default: [`Priority::Normal`].
     pub fn priority(self, priority: Priority) -> Self {
-        self.change(|exchange| exchange.priority = priority)
+        self.change(|exchange| exchange.told.priority = priority)
     }
 
     fn change<F>(mut self, change: F) -> Self

@@ -42,13 +42,13 @@ where
         };
         let mut exchange = Exchange::new(rest, request, &self.classify);
         if let Some(deadline) = extensions.get() {
-            exchange.deadline = Some(*deadline);
+            exchange.told.deadline = Some(*deadline);
         }
         if let Some(Idempotent(idempotent)) = extensions.get() {
-            exchange.idempotent = Some(*idempotent);
+            exchange.told.idempotent = Some(*idempotent);
         }
         if let Some(CallerAttempt(number)) = extensions.get() {
-            exchange.earlier = number.saturating_sub(1);
+            exchange.told.earlier = number.saturating_sub(1);
         }
         let outcome = Call::new(self.source.hold(), exchange).await;
         *extensions = copy(&shared);

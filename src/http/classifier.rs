@@ -376,7 +376,10 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
     type Discard = Drain<R>;
 
     fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
-        replay::is_replayable(request.extensions()).then(|| request.clone())
+        if !replay::is_replayable(request.extensions()) {
+            return None;
+        }
+        Some(request.clone())
     }
 
     fn is_replayable(&self, request: &Request<B>) -> bool {

@@ -100,6 +100,7 @@ where
     P: Deref<Target = Policies>,
     O: Operation,
 {
+    #[inline]
     pub(crate) fn new(policies: P, operation: O) -> Self {
         Self {
             policies,

@@ -89,6 +89,11 @@ pub trait Operation {
     /// Which service the call goes to.
     fn key(&self) -> Option<Key>;
 
+    /// The same, kept for when it is asked again.
+    fn learn_key(&mut self) -> Option<Key> {
+        self.key()
+    }
+
     /// Which service this value came from, if the value itself tells.
     fn answered_by(&self, value: &Self::Value) -> Option<Key>;
 

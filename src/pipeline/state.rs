@@ -176,7 +176,7 @@ impl State {
     #[inline]
     pub(super) fn enter<O: Operation>(
         &mut self,
-        operation: &O,
+        operation: &mut O,
         policies: &Policies,
         waker: &Waker,
         now: &mut Moment,
@@ -185,14 +185,14 @@ impl State {
             return Entry::Refused(self.past_deadline());
         }
         if self.number == 0 && policies.has_keyed_budgets() {
-            self.budget = policies.budget_of(operation.key(), || now.read(policies));
+            self.budget = policies.budget_of(operation.learn_key(), || now.read(policies));
         }
         if !policies.gated {
             return Entry::Go;
         }
         if self.passes.is_none() {
             // Filled where it is: it is large, and a move would wait for what was just written.
-            self.passes = Some(Passes::none(operation.key()));
+            self.passes = Some(Passes::none(operation.learn_key()));
             let passes = self.passes.as_mut().expect("made above");
             let overflow = passes.fill(&policies.gates, || now.read(policies));
             if overflow.is_some() {
