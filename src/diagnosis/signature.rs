@@ -230,9 +230,7 @@ pub enum Test {
 
 impl Test {
     fn holds(&self, facts: &Facts<'_>) -> bool {
-        let none = HeaderMap::new();
         let symptoms = facts.symptoms;
-        let headers = symptoms.headers.unwrap_or(&none);
         let body = facts.text.as_ref();
         match *self {
             Self::Body => !body.is_some_and(Text::is_empty),
@@ -240,23 +238,26 @@ impl Test {
             Self::BodyHas(texts) => body.is_some_and(|it| texts.iter().any(|text| it.has(text))),
             Self::BrokenOff => symptoms.broken_off,
             Self::Failed(label) => symptoms.failed == Some(label),
-            Self::Header(name) => headers.contains_key(name),
-            Self::HeaderAny(names) => names.iter().any(|name| headers.contains_key(*name)),
-            Self::HeaderHas(name, text) => values(headers, name).any(|it| contains(it, text)),
+            Self::Header(name) => facts.has(name),
+            Self::HeaderAny(names) => names.iter().any(|name| facts.has(name)),
+            Self::HeaderHas(name, text) => facts.values(name).any(|it| contains(it, text)),
             Self::HeaderHasOne(name, texts) => {
-                values(headers, name).any(|it| texts.iter().any(|text| contains(it, text)))
+                let has = |it| texts.iter().any(|text| contains(it, text));
+                facts.values(name).any(has)
             }
             Self::HeaderHasNone(name, texts) => {
-                !values(headers, name).any(|it| texts.iter().any(|text| contains(it, text)))
+                let has = |it| texts.iter().any(|text| contains(it, text));
+                !facts.values(name).any(has)
             }
-            Self::HeaderIs(name, text) => values(headers, name)
+            Self::HeaderIs(name, text) => facts
+                .values(name)
                 .any(|it| it.trim_ascii().eq_ignore_ascii_case(text.as_bytes())),
             Self::LimitUsedUp => symptoms.limit_used_up(),
             Self::NoBody => body.is_some_and(Text::is_empty),
             Self::NoBodyHas(text) => !body.is_some_and(|it| it.has(text)),
-            Self::NoHeader(name) => !headers.contains_key(name),
+            Self::NoHeader(name) => !facts.has(name),
             Self::ProxyError(known) => {
-                let error = proxy_error(headers.get_all("proxy-status").iter());
+                let error = proxy_error(facts.fields("proxy-status"));
                 known.iter().any(|it| error == Some(it.as_bytes()))
             }
             Self::Reason(text) => symptoms
@@ -265,7 +266,7 @@ impl Test {
             Self::RetryAfter(from, to) => facts
                 .hint
                 .is_some_and(|it| (from..=to).contains(&it.as_secs())),
-            Self::RetryAfterDate => values(headers, "retry-after").any(|it| {
+            Self::RetryAfterDate => facts.values("retry-after").any(|it| {
                 let it = it.trim_ascii();
                 it.first().is_some_and(u8::is_ascii_alphabetic) && it.ends_with(b"GMT")
             }),
@@ -283,6 +284,8 @@ impl Test {
 /// Symptoms, and what is found out of them once for all rows.
 pub(super) struct Facts<'a> {
     pub(super) symptoms: &'a Symptoms<'a>,
+    /// The [marks](mark) of the headers that are there.
+    named: u64,
     /// What can be read of the body.
     pub(super) text: Option<Text>,
     /// What the server asked for, as a length of time from now.
@@ -292,11 +295,57 @@ pub(super) struct Facts<'a> {
 impl<'a> Facts<'a> {
     pub(super) fn of(symptoms: &'a Symptoms<'a>) -> Self {
         Self {
-            symptoms,
             text: symptoms.text(),
             hint: symptoms.hint(),
+            ..Self::of_headers(symptoms)
         }
     }
+
+    /// Without what takes reading.
+    fn of_headers(symptoms: &'a Symptoms<'a>) -> Self {
+        let names = symptoms.headers.iter().flat_map(|it| it.keys());
+        Self {
+            symptoms,
+            named: names.fold(0, |named, name| named | mark(name.as_str())),
+            text: None,
+            hint: None,
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.may_have(name)
+            && self
+                .symptoms
+                .headers
+                .is_some_and(|it| it.contains_key(name))
+    }
+
+    fn may_have(&self, name: &str) -> bool {
+        self.named & mark(name) != 0
+    }
+
+    /// What stands in a header. Longer values are ignored unread, as everywhere.
+    fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.fields(name).filter_map(list)
+    }
+
+    fn fields(&self, name: &str) -> impl Iterator<Item = &'a HeaderValue> {
+        let headers = self.symptoms.headers.filter(|_| self.may_have(name));
+        headers.into_iter().flat_map(move |it| it.get_all(name))
+    }
+}
+
+/// One bit out of 64 for the name of a header. Hundreds of rows ask for headers that aren't there, and
+/// to look one up costs far more than this.
+#[inline]
+fn mark(name: &str) -> u64 {
+    let byte = |at: usize| {
+        let byte = name.as_bytes().get(at);
+        byte.map_or(0, |byte| usize::from(byte.to_ascii_lowercase()))
+    };
+    // The middle and the end differ most: many begin with "x-".
+    let (middle, end) = (byte(name.len() / 2), byte(name.len().saturating_sub(1)));
+    1 << ((name.len() * 5 + middle * 3 + end) % 64)
 }
 
 /// Whether a failure after `elapsed` may be a time limit of `limit`, both in milliseconds.
@@ -306,15 +355,6 @@ impl<'a> Facts<'a> {
 pub(super) const fn is_about(elapsed: u128, limit: u128) -> bool {
     let (elapsed, limit) = (elapsed * 100, limit * 100);
     elapsed >= limit - limit / 100 && elapsed <= limit + limit / 100 + 2_500
-}
-
-fn values<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
-    headers.get_all(name).iter().filter_map(short)
-}
-
-/// Longer values are ignored unread, as everywhere.
-fn short(value: &HeaderValue) -> Option<&[u8]> {
-    list(value)
 }
 
 /// The weight of what a server says on purpose.
@@ -327,11 +367,31 @@ pub(crate) fn ends_retries(
     headers: &HeaderMap,
 ) -> bool {
     let symptoms = Symptoms::response(status, headers);
-    let facts = Facts {
-        symptoms: &symptoms,
-        text: None,
-        hint: None,
-    };
+    let facts = Facts::of_headers(&symptoms);
     rows.filter(|row| row.ends_retries())
         .any(|row| row.matches(&facts))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_header_is_found_wherever_it_is(
+            there in prop::collection::vec("[a-c-]{1,3}", 0..9),
+            asked in "[a-cA-C-]{0,3}",
+        ) {
+            let field = |name: &String| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("x"));
+            let headers: HeaderMap = there.iter().map(field).collect();
+            let symptoms = Symptoms::response(StatusCode::BAD_GATEWAY, &headers);
+            let facts = Facts::of_headers(&symptoms);
+            prop_assert_eq!(facts.has(&asked), headers.contains_key(&asked));
+            let fields = headers.get_all(&asked).iter().count();
+            prop_assert_eq!(facts.values(&asked).count(), fields);
+        }
+    }
 }

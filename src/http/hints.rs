@@ -44,6 +44,14 @@ pub(super) const LIMITS: [Limit; 5] = [
     },
 ];
 
+/// Whether a header is one of those that tell of limits. To ask all that are there is cheaper than to
+/// look up each that isn't.
+pub(super) fn is_of_limits(name: &str) -> bool {
+    name.starts_with("ratelimit")
+        || name.starts_with("x-ratelimit-")
+        || name.starts_with("x-rate-limit-")
+}
+
 /// What the server asked for, from whichever header says it best.
 ///
 /// The first of these that says something counts:
@@ -126,11 +134,7 @@ pub fn server_hint(status: StatusCode, headers: &HeaderMap) -> Option<Hint> {
                 exact = exact.max(milliseconds(value));
             }
             "retry-after" => has_retry_after = true,
-            other => {
-                has_limits |= other.starts_with("ratelimit")
-                    || other.starts_with("x-ratelimit-")
-                    || other.starts_with("x-rate-limit-");
-            }
+            other => has_limits |= is_of_limits(other),
         }
     }
 
@@ -366,6 +370,15 @@ mod tests {
 
     const DATE: (&str, &str) = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
     const DATE_UNIX: u64 = 784_111_777;
+
+    #[test]
+    fn every_header_of_a_limit_is_known_by_its_beginning() {
+        let names = LIMITS
+            .iter()
+            .flat_map(|it| it.resets.iter().chain([&it.remaining]));
+        assert!(names.chain([&"ratelimit"]).all(|name| is_of_limits(name)));
+        assert!(!is_of_limits("retry-after") && !is_of_limits("x-rate"));
+    }
 
     #[test]
     fn a_response_without_hints_gives_none() {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue};
 
-use super::hints::{LIMITS, key_value, list, reset, seconds, split};
+use super::hints::{LIMITS, is_of_limits, key_value, list, reset, seconds, split};
 use super::retry_after::{age, digits, server_now, trimmed};
 use crate::clock::until;
 use crate::verdict::Hint;
@@ -44,6 +44,9 @@ pub struct Quota {
 /// ```
 #[must_use]
 pub fn quota(headers: &HeaderMap, wall: SystemTime) -> Option<Quota> {
+    if !headers.keys().any(|name| is_of_limits(name.as_str())) {
+        return None; // as of most services, and this is asked of every response
+    }
     if !age(headers).is_zero() {
         return None; // somebody else's quota, some time ago
     }
