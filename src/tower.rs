@@ -24,7 +24,7 @@ use crate::diagnosis::Diagnosis;
 use crate::endpoints::Endpoint;
 use crate::error::{Cause, ConfigError, Error};
 use crate::event::Described;
-use crate::http::{PermitBody, Quota, Replay};
+use crate::http::{Packed, PermitBody, Quota, Replay};
 use crate::keyed::Key;
 use crate::pipeline::{Call, Kept, Operation, Pipeline, Policies, Protocol, Source};
 use crate::report::Report;
@@ -185,6 +185,7 @@ where
             is_ready: true,
             protocol,
             request: Some(request),
+            packed: None,
             told,
             key: None,
         };
@@ -212,6 +213,8 @@ pub struct Exchange<S, Q, C> {
     protocol: C,
     /// What attempts are copied from. Gone once it was sent itself.
     request: Option<Q>,
+    /// What the first attempt took out of it.
+    packed: Option<Packed>,
     pub(crate) told: Told,
     /// Where the request goes, once that was asked or it is gone.
     key: Option<Option<Key>>,
@@ -249,6 +252,7 @@ impl<S, Q, C> Exchange<S, Q, C> {
             is_ready: false,
             protocol,
             request: Some(request),
+            packed: None,
             key: None,
         }
     }
@@ -262,18 +266,30 @@ where
     /// What an attempt sends, unless it sends the request itself: because none follows, or there can be
     /// no copy.
     #[inline]
-    fn copy(&self, last: bool) -> Option<Q> {
-        match &self.request {
-            Some(request) if !last => self.protocol.copy(request),
-            _ => None,
+    fn copy(&mut self, last: bool) -> Option<Q> {
+        let request = match &mut self.request {
+            Some(request) if !last => request,
+            _ => return None,
+        };
+        let Some(packed) = &self.packed else {
+            return self.protocol.first_copy(request, &mut self.packed);
+        };
+        let mut copy = self.protocol.copy(request);
+        if let Some(copy) = &mut copy {
+            self.protocol.unpack(copy, packed);
         }
+        copy
     }
 
     /// The request itself. What can't be sent again isn't begun again, so it is there.
     #[inline]
     fn give(&mut self) -> Option<Q> {
         self.learn_key();
-        self.request.take()
+        let mut request = self.request.take();
+        if let (Some(request), Some(packed)) = (&mut request, &self.packed) {
+            self.protocol.unpack(request, packed);
+        }
+        request
     }
 }
 

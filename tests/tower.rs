@@ -3,8 +3,8 @@
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use evenkeel::report::Stop;
 use evenkeel::testing::{ManualClock, Reply, ScriptedService, block_on};
 use evenkeel::verdict::{Classify, EveryError, Hint, Kind, Verdict};
 use evenkeel::{
-    Breaker, Bulkhead, Cause, Deadline, Key, Keyed, Pipeline, Priority, RateLimit, Report, Retry,
-    Rng, Throttle, Window,
+    Breaker, Bulkhead, Cause, Chaos, Deadline, Key, Keyed, Pipeline, Priority, RateLimit, Report,
+    Retry, Rng, Throttle, Window,
 };
 use http::{Method, Request};
 use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
@@ -1021,4 +1021,102 @@ fn a_refused_call_holds_no_readiness_though_nobody_dropped_it_yet() {
     let mut call = Box::pin(service.call(1));
     assert!(matches!(call.as_mut().poll(&mut cx), Poll::Ready(Err(_))));
     assert_eq!(permits.available_permits(), 1);
+}
+
+#[test]
+fn promise_7_every_attempt_sends_the_whole_request() {
+    let clock = ManualClock::new();
+    let model = || {
+        let request = Request::put("http://service:8080/path?query")
+            .header("accept", "text/plain")
+            .header("x-many", "one")
+            .header("authorization", "secret")
+            .header("x-many", "two")
+            .extension(Idempotent(true))
+            .version(http::Version::HTTP_2);
+        let mut request = request.body("body".to_owned()).expect("valid");
+        let secret = request.headers_mut().get_mut("authorization");
+        secret.expect("put in").set_sensitive(true);
+        request
+    };
+    let retry = || Retry::constant(Duration::ZERO).max_attempts(4);
+    // The first may be withheld, the last sends the request itself.
+    let reset_first = Chaos::new().next(1, evenkeel::chaos::Fault::Reset);
+    for chaos in [None, Some(reset_first)] {
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&sent);
+        let client = service_fn(move |request: Request<String>| {
+            log.lock().unwrap().push(request);
+            ready(Err::<http::Response<String>, _>(std::io::Error::from(
+                std::io::ErrorKind::ConnectionReset,
+            )))
+        });
+        let calls = if chaos.is_some() { 3 } else { 4 };
+        let pipeline = http(&clock).no_window().retry(retry());
+        let pipeline = match chaos {
+            Some(chaos) => pipeline.chaos(chaos),
+            None => pipeline,
+        };
+        let result = block_on(&clock, pipeline.layer(client).oneshot(model()));
+        assert_eq!(result.unwrap_err().attempts(), 4);
+        let sent = sent.lock().unwrap();
+        assert_eq!(sent.len(), calls);
+        for request in &*sent {
+            let model = model();
+            assert_eq!(request.method(), model.method());
+            assert_eq!(request.uri(), model.uri());
+            assert_eq!(request.version(), model.version());
+            assert_eq!(request.body(), model.body());
+            assert_eq!(request.extensions().get(), Some(&Idempotent(true)));
+            assert!(request.headers().iter().eq(model.headers().iter()));
+            assert!(request.headers()["authorization"].is_sensitive());
+        }
+    }
+}
+
+#[test]
+fn a_request_that_a_later_attempt_changes_is_sent_unchanged_by_the_next() {
+    let clock = ManualClock::new();
+    let header = http::HeaderName::from_static("x-attempt");
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&sent);
+    let client = service_fn(move |request: Request<String>| {
+        let all = request.headers().get_all("x-attempt").iter();
+        let all: Vec<_> = all.map(|it| it.to_str().unwrap().to_owned()).collect();
+        log.lock().unwrap().push((all, request.headers().len()));
+        ready(Err::<http::Response<String>, _>(std::io::Error::from(
+            std::io::ErrorKind::ConnectionReset,
+        )))
+    });
+    let classify = evenkeel::http::Http::new().attempt_header(header);
+    let pipeline = http(&clock)
+        .classify(classify)
+        .retry(Retry::constant(Duration::ZERO));
+    let mut request = request(Method::GET);
+    request
+        .headers_mut()
+        .insert("accept", "text/plain".parse().unwrap());
+    let result = block_on(&clock, pipeline.layer(client).oneshot(request));
+    assert_eq!(result.unwrap_err().attempts(), 3);
+    let told = |number: &str| (vec![number.to_owned()], 2);
+    assert_eq!(*sent.lock().unwrap(), [told("1"), told("2"), told("3")]);
+}
+
+#[test]
+fn which_service_a_request_goes_to_is_asked_once() {
+    let clock = ManualClock::new();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let classify = evenkeel::http::Http::new().key_by(move |target| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Some(Key::of(target.host()))
+    });
+    let pipeline = http(&clock)
+        .classify(classify)
+        .breaker(Keyed::new(Breaker::new()))
+        .retry(Retry::constant(Duration::ZERO).max_attempts(2));
+    let client = ScriptedService::new(&clock, [Reply::status(503), Reply::status(503)]);
+    let response = block_on(&clock, pipeline.layer(client).oneshot(request(Method::GET)));
+    assert_eq!(response.unwrap().status(), 503);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
 }

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +13,7 @@ use http_body::Body;
 
 use super::errors::no_less;
 use super::{
-    CallerAttempt, Drain, Idempotent, Quota, Target, attempts_seen, classify_error, direct,
+    CallerAttempt, Drain, Idempotent, Packed, Quota, Target, attempts_seen, classify_error, direct,
     is_idempotent, provably_not_sent, quota, replay, server_hint, status_verdict,
 };
 use crate::attempt::Attempt;
@@ -380,6 +381,29 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
             return None;
         }
         Some(request.clone())
+    }
+
+    fn first_copy(
+        &self,
+        request: &mut Request<B>,
+        packed: &mut Option<Packed>,
+    ) -> Option<Request<B>> {
+        if !replay::is_replayable(request.extensions()) {
+            return None;
+        }
+        let mut copy = Request::new(request.body().clone());
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.version_mut() = request.version();
+        *copy.extensions_mut() = request.extensions().clone();
+        // Nothing panics between these two: the headers are in the one place or in the other.
+        *packed = Some(Packed::of(request.headers()));
+        mem::swap(copy.headers_mut(), request.headers_mut());
+        Some(copy)
+    }
+
+    fn unpack(&self, copy: &mut Request<B>, packed: &Packed) {
+        packed.unpack(copy.headers_mut());
     }
 
     fn is_replayable(&self, request: &Request<B>) -> bool {

@@ -25,7 +25,7 @@
 //!
 //! # Sending a request twice
 //!
-//! A request is copied before each attempt but the last, so its body has to be `Clone`, as
+//! A request is copied for each attempt but the last, so its body has to be `Clone`, as
 //! `Full<Bytes>`, `Empty` and `String` are. [`Replay`] makes any other body so, by keeping what was
 //! sent, up to a cap.
 //!
@@ -60,6 +60,7 @@ pub(crate) mod errors;
 pub(crate) mod evidence;
 pub(crate) mod hints;
 mod idempotency;
+mod packed;
 mod permit;
 mod quota;
 mod replay;
@@ -76,6 +77,7 @@ pub use errors::classify_error;
 pub use evidence::provably_not_sent;
 pub use hints::server_hint;
 pub use idempotency::{Idempotent, is_idempotent};
+pub use packed::Packed;
 pub use permit::PermitBody;
 pub use quota::{Quota, quota};
 pub use replay::Replay;

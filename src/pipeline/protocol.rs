@@ -9,7 +9,7 @@ use crate::chaos::Imitating;
 use crate::deadline::Deadline;
 use crate::endpoints::Endpoint;
 use crate::event::Described;
-use crate::http::{HttpErrors, Quota};
+use crate::http::{HttpErrors, Packed, Quota};
 use crate::keyed::Key;
 use crate::pipeline::Kept;
 use crate::report::Report;
@@ -92,6 +92,20 @@ pub trait Protocol<Q, S> {
 
     /// Clears a rejected response away.
     fn discard(&self, response: S) -> Self::Discard;
+
+    /// The first copy to send. It may take out of the request what costs much to copy, and leave it in
+    /// `packed`: later copies are given it by [`unpack`](Self::unpack), and all that is asked of the
+    /// request after this has to do without. Default: a copy, and nothing is packed.
+    fn first_copy(&self, request: &mut Q, packed: &mut Option<Packed>) -> Option<Q> {
+        let _ = packed;
+        self.copy(request)
+    }
+
+    /// Gives a later copy, or the request itself, what the [first](Self::first_copy) took out. Default:
+    /// that is nothing.
+    fn unpack(&self, copy: &mut Q, packed: &Packed) {
+        let _ = (copy, packed);
+    }
 
     /// Whether this request, once sent, can be sent again. Default: it can.
     ///
@@ -222,6 +236,14 @@ macro_rules! forward {
 
             fn discard(&self, response: S) -> Self::Discard {
                 C::discard(self, response)
+            }
+
+            fn first_copy(&self, request: &mut Q, packed: &mut Option<Packed>) -> Option<Q> {
+                C::first_copy(self, request, packed)
+            }
+
+            fn unpack(&self, copy: &mut Q, packed: &Packed) {
+                C::unpack(self, copy, packed);
             }
 
             fn is_replayable(&self, request: &Q) -> bool {
