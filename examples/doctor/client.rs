@@ -174,7 +174,7 @@ impl Classify<Response<Bytes>, Failure> for Reading {
             Err(Failure::BrokenOff(it)) => Symptoms::of_response(it).broken_off(),
             Err(Failure::Client(error)) => Symptoms::error(error),
         };
-        let symptoms = symptoms.wall(seen.wall);
+        let symptoms = symptoms.wall(seen.wall());
         Some(match seen.elapsed {
             Some(elapsed) => symptoms.elapsed(elapsed).diagnose(),
             None => symptoms.diagnose(),

@@ -73,11 +73,13 @@ impl Signatures {
         }
         let facts = Facts::of(symptoms);
         let (mut by_rows, mut announces) = (None, true);
-        self.rows().filter(|row| row.matches(&facts)).for_each(|row| {
-            by_rows = by_rows.max(row.processed);
-            announces &= !row.constant_hint;
-            diagnosis.add(row);
-        });
+        self.rows()
+            .filter(|row| row.matches(&facts))
+            .for_each(|row| {
+                by_rows = by_rows.max(row.processed);
+                announces &= !row.constant_hint;
+                diagnosis.add(row);
+            });
         if let (Processed::Maybe, Some(by_rows)) = (diagnosis.processed, by_rows) {
             let lied = by_rows == Processed::No && symptoms.is_repeated();
             diagnosis.processed = if lied { Processed::Maybe } else { by_rows };
