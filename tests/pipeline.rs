@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel::budget::Ratio;
@@ -593,10 +593,7 @@ fn a_call_that_panicked_is_over_and_gives_back_what_it_held() {
     let begun = AtomicU32::new(0);
     let mut call = Box::pin(pipeline.run(|_| {
         begun.fetch_add(1, Relaxed);
-        async {
-            let lost: Option<Result<(), ()>> = None;
-            lost.expect("a bug of the caller's")
-        }
+        std::future::poll_fn(|_| -> Poll<Result<(), ()>> { panic!("a bug of the caller's") })
     }));
     let mut poll = || {
         let poll = std::panic::AssertUnwindSafe(|| call.as_mut().poll(&mut cx()));

@@ -9,10 +9,11 @@
 //!              └────── Waiting ◀──── Draining
 //! ```
 //!
-//! Which stage it is in is a local of the poll, and noted in the call only where that has to wait: so
-//! a call that succeeds at once runs straight through. Time is read at most once between two events of
-//! the outside world, and not at all where nothing needs it. Dropping the call at any stage drops what it holds: the running attempt, the
-//! withdrawal of an attempt that never began, places in line and permits, the timer.
+//! Which stage it is in is a local of the poll, and noted in the call only where that has to wait:
+//! a call that succeeds at once runs straight through. Time is read at most once between two events
+//! of the outside world, and not at all where nothing needs it. Dropping the call at any stage drops
+//! what it holds: the running attempt, the withdrawal of an attempt that never began, places in line
+//! and permits, the timer.
 
 use std::fmt;
 use std::future::Future;
@@ -167,9 +168,10 @@ where
 {
     type Output = Result<O::Value, Error<O::Error>>;
 
+    #[allow(clippy::too_many_lines)] // one way, read from top to bottom
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // Left at that by the call's end, and by a panic of anything that it calls.
-        let mut stage = mem::replace(self.as_mut().project().stage, Stage::Done);
+        let mut at = mem::replace(self.as_mut().project().stage, Stage::Done);
         let mut now = Moment(None);
         let mut turns = 0;
         loop {
@@ -177,15 +179,15 @@ where
             let policies: &Policies = this.policies;
             let state = &mut *this.state;
             let turn = 'turn: {
-                if let Stage::Start = stage {
+                if let Stage::Start = at {
                     if let Some(error) = policies.invalid {
                         break 'turn this.fail(Cause::Config(error), &mut now);
                     }
                     state.start(policies, this.operation.deadline(), &mut now);
                     state.earlier = this.operation.earlier_attempts();
-                    stage = Stage::Entering;
+                    at = Stage::Entering;
                 }
-                if let Stage::Entering = stage {
+                if let Stage::Entering = at {
                     match state.enter(this.operation, policies, cx.waker(), &mut now) {
                         Entry::Go => clear(this.timer.as_mut()),
                         entry => {
@@ -194,9 +196,9 @@ where
                                 .stand_in_line(entry, cx, &mut now, &mut turns);
                         }
                     }
-                    stage = Stage::Ready;
+                    at = Stage::Ready;
                 }
-                if let Stage::Ready = stage {
+                if let Stage::Ready = at {
                     let Poll::Ready(ready) = this.operation.poll_ready(cx) else {
                         break 'turn self.as_mut().await_readiness(cx, &mut now);
                     };
@@ -227,9 +229,9 @@ where
                     let attempt = state.attempt(endpoint, policies, &mut now);
                     let attempt = begin(state, this.operation, attempt, policies);
                     this.work.set(Work::Attempt { attempt });
-                    stage = Stage::Running;
+                    at = Stage::Running;
                 }
-                if let Stage::Running = stage {
+                if let Stage::Running = at {
                     let Poll::Ready(result) = poll_attempt(this.work.as_mut(), state, cx) else {
                         break 'turn self.as_mut().await_attempt(cx, &mut now);
                     };
@@ -259,7 +261,7 @@ where
                         }
                     }
                 }
-                match stage {
+                match at {
                     Stage::Injecting => self.as_mut().hold(cx, &mut now),
                     Stage::Draining => self.as_mut().drain(cx, &mut now),
                     Stage::Waiting => self.as_mut().wait(cx, &mut now, &mut turns),
@@ -267,9 +269,9 @@ where
                 }
             };
             match turn {
-                Turn::Goes(next) => stage = next,
-                Turn::Waits(stage) => {
-                    *self.project().stage = stage;
+                Turn::Goes(next) => at = next,
+                Turn::Waits(next) => {
+                    *self.project().stage = next;
                     return Poll::Pending;
                 }
                 Turn::Ends(result) => return Poll::Ready(result),

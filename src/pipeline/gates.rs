@@ -204,12 +204,18 @@ impl Passes {
         mut now: impl FnMut() -> Instant,
     ) -> Option<keyed::Change> {
         let (key, now, mut overflow) = (self.key, &mut now, None);
-        fill(&mut self.throttle, &gates.throttle, key, now, &mut overflow);
-        fill(&mut self.bulkhead, &gates.bulkhead, key, now, &mut overflow);
-        fill(&mut self.window, &gates.window, key, now, &mut overflow);
-        let scope = &gates.rate_limit;
-        fill(&mut self.rate_limit, scope, key, now, &mut overflow);
-        fill(&mut self.breaker, &gates.breaker, key, now, &mut overflow);
+        let of = &mut overflow;
+        fill(&mut self.throttle, gates.throttle.as_ref(), key, now, of);
+        fill(&mut self.bulkhead, gates.bulkhead.as_ref(), key, now, of);
+        fill(&mut self.window, gates.window.as_ref(), key, now, of);
+        fill(
+            &mut self.rate_limit,
+            gates.rate_limit.as_ref(),
+            key,
+            now,
+            of,
+        );
+        fill(&mut self.breaker, gates.breaker.as_ref(), key, now, of);
         if let Some(scope) = &gates.health {
             let (health, change) = scope.of(key, now);
             self.health = health;
@@ -382,7 +388,7 @@ pub struct Kept {
 #[inline]
 fn fill<P: Gate + PerKey>(
     pass: &mut Option<Pass<P>>,
-    scope: &Option<Scope<P>>,
+    scope: Option<&Scope<P>>,
     key: Option<Key>,
     now: &mut impl FnMut() -> Instant,
     overflow: &mut Option<keyed::Change>,

@@ -113,6 +113,15 @@ impl<T, E> Outcome<T, E> {
             _ => None,
         }
     }
+
+    fn came<'a>(&'a self, verdict: &'a Verdict, hint: Option<Duration>) -> Came<'a, T> {
+        Came {
+            verdict,
+            hint,
+            value: self.value(),
+            timed_out: matches!(self, Self::TimedOut(_)),
+        }
+    }
 }
 
 /// Whether an attempt may begin.
@@ -694,13 +703,8 @@ impl State {
         // Before the endpoint is given back, which may speak for the service.
         let diagnosis = self.diagnose(outcome, operation, policies, at);
         let diagnosis = self.compare(diagnosis, verdict, hint, outcome, operation, policies, at);
-        let came = Came {
-            verdict: &verdict,
-            hint,
-            value: outcome.value(),
-            timed_out: matches!(outcome, Outcome::TimedOut(_)),
-        };
-        let is_own = self.settle(came, operation, policies, now);
+        let came = outcome.came(&verdict, hint);
+        let is_own = self.settle(&came, operation, policies, now);
         // What one endpoint asks for is no reason to let another wait.
         let hint = hint.filter(|_| !is_own);
         let cause = diagnosis
@@ -734,8 +738,7 @@ impl State {
             stop: Stop::NoRetryPolicy,
             wait: hint,
         });
-        let attempt = self.number;
-        let observer = policies.observer.as_deref();
+        let (attempt, observer) = (self.number, policies.observer.as_deref());
         let budget = || budget.map(Budget::snapshot);
         let (wait, follows) = match decision {
             Decision::Again { wait, withdrawal } => {
@@ -922,7 +925,7 @@ impl State {
         let has_health = self.passes.as_ref().is_some_and(|it| it.health.is_some());
         // Before the endpoint is given back.
         let host = if has_health { self.host() } else { None };
-        let _ = self.settle(came, operation, policies, now);
+        let _ = self.settle(&came, operation, policies, now);
         let health = self.passes.as_ref().and_then(|it| it.health.as_ref());
         if let Some(health) = health {
             let at = now.read(policies);
@@ -975,7 +978,7 @@ impl State {
     #[inline(always)]
     fn settle<O: Operation>(
         &mut self,
-        came: Came<'_, O::Value>,
+        came: &Came<'_, O::Value>,
         operation: &O,
         policies: &Policies,
         now: &mut Moment,
@@ -985,7 +988,7 @@ impl State {
             hint,
             value,
             timed_out,
-        } = came;
+        } = *came;
         if self.passes.is_none() && self.endpoint.is_none() {
             return false;
         }
