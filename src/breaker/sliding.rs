@@ -43,6 +43,10 @@ impl Scale {
         Self { bucket }
     }
 
+    pub(super) const fn bucket(self) -> u64 {
+        self.bucket
+    }
+
     /// Where a moment belongs.
     #[allow(clippy::cast_possible_truncation)] // a remainder by ten
     pub(super) const fn spot(self, now: u64) -> Spot {

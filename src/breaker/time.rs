@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::backoff::count;
@@ -14,8 +13,6 @@ use super::sliding::{Scale, Spot};
 /// of those to come.
 #[derive(Debug)]
 pub(super) struct Time {
-    /// No other has it, now or later.
-    id: u64,
     base: OnceLock<Instant>,
     scale: Scale,
 }
@@ -25,7 +22,8 @@ pub(super) struct Time {
 #[derive(Clone, Copy, Debug)]
 struct Tick {
     /// Of whom it is a tick.
-    of: u64,
+    base: Instant,
+    bucket: u64,
     from: Instant,
     to: Instant,
     /// The nanoseconds at `to`.
@@ -34,10 +32,8 @@ struct Tick {
 }
 
 impl Time {
-    pub(super) fn new(scale: Scale) -> Self {
-        static IDS: AtomicU64 = AtomicU64::new(1);
+    pub(super) const fn new(scale: Scale) -> Self {
         Self {
-            id: IDS.fetch_add(1, Ordering::Relaxed),
             base: OnceLock::new(),
             scale,
         }
@@ -91,8 +87,9 @@ impl Time {
 
     #[inline]
     fn known(&self, now: Instant) -> Option<Tick> {
-        let last = LAST.try_with(Cell::get).ok().flatten()?;
-        (last.of == self.id && last.from <= now && now < last.to).then_some(last)
+        let (last, base) = (LAST.try_with(Cell::get).ok().flatten()?, self.base.get()?);
+        let same = last.base == *base && last.bucket == self.scale.bucket();
+        (same && last.from <= now && now < last.to).then_some(last)
     }
 
     #[cold]
@@ -104,7 +101,8 @@ impl Time {
         let (begin, end) = (begin.max(coarse), end.min(coarse.saturating_add(MOST)));
         let at = |nanos| later(base, Duration::from_nanos(nanos));
         let tick = Tick {
-            of: self.id,
+            base,
+            bucket: self.scale.bucket(),
             from: at(begin),
             to: at(end),
             end,
