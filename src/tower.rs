@@ -217,6 +217,7 @@ pub struct Exchange<S, Q, C> {
     packed: Option<Packed>,
     pub(crate) told: Told,
     /// Where the request goes, once that was asked or it is gone.
+    #[allow(clippy::option_option)] // it may have none, and that is known as well
     key: Option<Option<Key>>,
 }
 

@@ -24,7 +24,7 @@ use crate::event::Described;
 use crate::http::describe;
 use crate::http::direct::{host_of, name};
 use crate::http::errors::{chain, connect_verdict, maybe, unprocessed};
-use crate::http::{Drain, Http, Quota, Target, is_idempotent, quota, status_verdict};
+use crate::http::{Drain, Http, Packed, Quota, Target, is_idempotent, quota, status_verdict};
 use crate::keyed::Key;
 use crate::pipeline::{Call, Held, Kept, Pipeline, Protocol};
 use crate::report::Report;
@@ -202,6 +202,14 @@ impl Protocol<Request, Response> for Http {
 
     fn copy(&self, request: &Request) -> Option<Request> {
         request.try_clone()
+    }
+
+    fn first_copy(&self, request: &mut Request, packed: &mut Option<Packed>) -> Option<Request> {
+        Packed::first_copy(request, packed, Request::headers_mut, Request::try_clone)
+    }
+
+    fn unpack(&self, copy: &mut Request, packed: &Packed) {
+        packed.unpack(copy.headers_mut());
     }
 
     fn is_replayable(&self, _: &Request) -> bool {

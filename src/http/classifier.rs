@@ -4,7 +4,6 @@ use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -388,18 +387,9 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
         request: &mut Request<B>,
         packed: &mut Option<Packed>,
     ) -> Option<Request<B>> {
-        if !replay::is_replayable(request.extensions()) {
-            return None;
-        }
-        let mut copy = Request::new(request.body().clone());
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.version_mut() = request.version();
-        *copy.extensions_mut() = request.extensions().clone();
-        // Nothing panics between these two: the headers are in the one place or in the other.
-        *packed = Some(Packed::of(request.headers()));
-        mem::swap(copy.headers_mut(), request.headers_mut());
-        Some(copy)
+        Packed::first_copy(request, packed, Request::headers_mut, |it| {
+            Protocol::<_, Response<R>>::copy(self, it)
+        })
     }
 
     fn unpack(&self, copy: &mut Request<B>, packed: &Packed) {

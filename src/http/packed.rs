@@ -1,6 +1,7 @@
 //! Headers in one piece, for another attempt that most calls don't make.
 
 use std::fmt;
+use std::mem;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -12,7 +13,28 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub struct Packed(Vec<u8>);
 
 impl Packed {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    /// A copy of a request whose headers go along with it, and are packed for the next one. `copy` copies
+    /// all else, or says that it can't.
+    #[inline]
+    pub(crate) fn first_copy<Q>(
+        request: &mut Q,
+        packed: &mut Option<Self>,
+        headers: impl Fn(&mut Q) -> &mut HeaderMap,
+        copy: impl FnOnce(&Q) -> Option<Q>,
+    ) -> Option<Q> {
+        let moved = mem::take(headers(request));
+        let mut copy = copy(request);
+        match &mut copy {
+            Some(copy) => {
+                *packed = Some(Self::of(&moved));
+                *headers(copy) = moved;
+            }
+            None => *headers(request) = moved,
+        }
+        copy
+    }
+
+    fn of(headers: &HeaderMap) -> Self {
         let size = |(name, value): (&HeaderName, &HeaderValue)| {
             size_of::<u64>() + name.as_str().len() + value.len()
         };
@@ -27,7 +49,7 @@ impl Packed {
     }
 
     /// Adds them to others, in the order in which they were.
-    pub(super) fn unpack(&self, headers: &mut HeaderMap) {
+    pub(crate) fn unpack(&self, headers: &mut HeaderMap) {
         let mut rest = &self.0[..];
         while let Some((lead, more)) = rest.split_first_chunk() {
             let (name, value, is_sensitive) = lengths(u64::from_le_bytes(*lead));
