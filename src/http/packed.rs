@@ -5,11 +5,27 @@ use std::mem;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Headers, packed into one allocation; see [`Protocol`](crate::pipeline::Protocol).
+/// Headers, packed into one allocation; see
+/// [`Protocol::first_copy`](crate::pipeline::Protocol::first_copy).
 ///
 /// To clone a map of headers takes two allocations, and one more for each value that was made of text;
 /// all that for a request that is hardly ever sent again. Packed it is a few copies of bytes, and
 /// who pays for unpacking is a retry.
+///
+/// # Examples
+///
+/// ```
+/// use evenkeel::http::Packed;
+/// use http::{HeaderMap, HeaderValue, header};
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert(header::ACCEPT, HeaderValue::from_static("text/plain"));
+/// let packed = Packed::of(&headers);
+/// let mut again = HeaderMap::new();
+/// packed.unpack(&mut again);
+/// assert_eq!(again, headers);
+/// ```
+#[must_use = "what is packed is to be unpacked"]
 pub struct Packed(Vec<u8>);
 
 impl Packed {
@@ -34,7 +50,8 @@ impl Packed {
         copy
     }
 
-    fn of(headers: &HeaderMap) -> Self {
+    /// Packs all of them, with what is said of each value being sensitive.
+    pub fn of(headers: &HeaderMap) -> Self {
         let size = |(name, value): (&HeaderName, &HeaderValue)| {
             size_of::<u64>() + name.as_str().len() + value.len()
         };
@@ -49,7 +66,11 @@ impl Packed {
     }
 
     /// Adds them to others, in the order in which they were.
-    pub(crate) fn unpack(&self, headers: &mut HeaderMap) {
+    ///
+    /// # Panics
+    ///
+    /// If there are then more than a [`HeaderMap`] takes: 32,768 names. What it was made of held no more.
+    pub fn unpack(&self, headers: &mut HeaderMap) {
         let mut rest = &self.0[..];
         while let Some((lead, more)) = rest.split_first_chunk() {
             let (name, value, is_sensitive) = lengths(u64::from_le_bytes(*lead));
