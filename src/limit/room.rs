@@ -112,8 +112,6 @@ struct Inside<M> {
     came: u64,
     /// Counts those that stand before all others.
     fronts: u64,
-    /// Who came last.
-    seated: u64,
     /// Whether the machine was told that somebody is in line.
     announced: bool,
     /// The latest moment anybody told.
@@ -152,7 +150,6 @@ impl<M: Machine> Room<M> {
                 roused: Vec::new(),
                 came: FRONTS,
                 fronts: 0,
-                seated: 0,
                 announced: false,
                 now: None,
             }),
@@ -179,11 +176,8 @@ impl<M: Machine> Room<M> {
                 Some(number) => {
                     Some(inside.again(number, ask.latest, now, &mut draws, &mut wakers))
                 }
-                None => inside.first_time(front, ask.latest, now, &mut draws, &mut wakers),
+                None => inside.first_time(place, front, ask.latest, now, &mut draws, &mut wakers),
             };
-            if let Some(Answer::Wait(_)) = answer {
-                place.get_or_insert(inside.seated);
-            }
             let roused = mem::take(&mut inside.roused);
             let next = inside.next_to_wake(Some(now));
             drop(inside);
@@ -341,6 +335,7 @@ impl<M: Machine> Inside<M> {
     /// A newcomer's ask. `None`: it has to wait, and there is no waker to keep.
     fn first_time(
         &mut self,
+        place: &mut Option<u64>,
         front: bool,
         latest: Option<Instant>,
         now: Instant,
@@ -378,7 +373,7 @@ impl<M: Machine> Inside<M> {
             wakers.pushed_out = self.pop_oldest().and_then(|waiter| waiter.waker);
         }
         self.came += 1;
-        self.seated = front.unwrap_or(self.came);
+        let number = front.unwrap_or(self.came);
         let waiter = Waiter {
             waker,
             told,
@@ -386,7 +381,8 @@ impl<M: Machine> Inside<M> {
             until,
         };
         let answer = Answer::Wait(waiter.moment());
-        self.waiters.insert(self.seated, waiter);
+        self.waiters.insert(number, waiter);
+        *place = Some(number);
         Some(answer)
     }
 
