@@ -14,17 +14,18 @@ use super::sliding::{BUCKETS, Buckets, Place, Spot, Sum};
 /// Threads that get into each other's way get counters of their own, each on its own cache line;
 /// until then there is one set of them, inside the breaker.
 #[derive(Debug)]
+#[repr(C)] // those first that a success looks at
 pub(super) struct Counts {
     /// Generation and failures in a row.
     streak: AtomicU64,
-    buckets: Buckets,
-    /// Of which bucket, and how many.
-    clashes: AtomicU32,
-    stripes: OnceLock<Box<[Stripe]>>,
-    /// Slow calls, if they count and the window is one of time.
-    slow: Option<Box<Buckets>>,
     /// The window, if it is one of calls.
     recent: Option<Box<Recent>>,
+    stripes: OnceLock<Box<[Stripe]>>,
+    buckets: Buckets,
+    /// Slow calls, if they count and the window is one of time.
+    slow: Option<Box<Buckets>>,
+    /// Of which bucket, and how many.
+    clashes: AtomicU32,
 }
 
 /// Two cache lines, for those are fetched in pairs.

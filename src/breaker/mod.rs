@@ -144,7 +144,9 @@ impl Breaker {
     /// A closed breaker with the defaults.
     #[must_use]
     pub fn new() -> Self {
-        Self::with(Settings::default())
+        Self {
+            shared: Arc::new(Shared::new(Common::of_defaults())),
+        }
     }
 
     /// Opens if at least this share of the calls in the window failed; `None`: never for that
@@ -274,7 +276,7 @@ impl Breaker {
     /// [is none](Backoff::check) or [custom](Backoff::custom): the breaker draws it under its lock,
     /// and runs no code of others there.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.shared.common.live.all().check()
+        self.shared.live().all().check()
     }
 }
 
@@ -369,7 +371,19 @@ impl Breaker {
     /// Not inlined, so that what is inlined into callers is short.
     #[inline(never)]
     fn acquire_otherwise(&self, now: Instant, rng: &Rng) -> Result<Permit<'_>, Refused> {
-        match self.shared.admit(false, || now, rng) {
+        match self.shared.refuse_plainly(|| now) {
+            Some(no) => Err(Refused {
+                base: self.shared.base(now),
+                no,
+            }),
+            None => self.acquire_closely(now, rng),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn acquire_closely(&self, now: Instant, rng: &Rng) -> Result<Permit<'_>, Refused> {
+        match self.shared.admit_closely(false, &mut || now, rng) {
             Ok(ticket) => Ok(Permit::new(&self.shared, ticket, now)),
             Err(no) => Err(Refused {
                 base: self.shared.base(now),
@@ -380,12 +394,12 @@ impl Breaker {
 
     fn with(settings: Settings) -> Self {
         Self {
-            shared: Arc::new(Shared::new(Arc::new(Common::new(settings)))),
+            shared: Arc::new(Shared::new(std::sync::Arc::new(Common::new(settings)))),
         }
     }
 
     fn set(self, set: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.shared.common.live.all();
+        let mut settings = self.shared.live().all();
         set(&mut settings);
         settings.rules.prepare();
         Self::with(settings)
@@ -402,7 +416,7 @@ impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Breaker")
             .field("state", &self.shared.state())
-            .field("settings", &self.shared.common.live.all())
+            .field("settings", &self.shared.live().all())
             .finish_non_exhaustive()
     }
 }
@@ -427,7 +441,7 @@ impl Sealed for Breaker {
 impl PerKey for Breaker {
     fn fresh(&self) -> Self {
         Self {
-            shared: Arc::new(Shared::new(Arc::clone(&self.shared.common))),
+            shared: Arc::new(self.shared.fresh()),
         }
     }
 

@@ -36,7 +36,7 @@ impl Phase {
             Mode::ForcedOpen => 3,
             Mode::WatchOnly => 4,
         };
-        self.generation << GENERATION_SHIFT | mode << 2 | stage
+        self.generation << GENERATION_SHIFT | mode << MODE_SHIFT | stage
     }
 
     #[inline]
@@ -48,7 +48,7 @@ impl Phase {
                 2 => Stage::Open,
                 _ => Stage::Ramp,
             },
-            mode: match (word >> 2) & 7 {
+            mode: match (word & MODE) >> MODE_SHIFT {
                 0 => Mode::Automatic,
                 1 => Mode::Disabled,
                 2 => Mode::ForcedClosed,
@@ -59,16 +59,23 @@ impl Phase {
         }
     }
 
-    /// Whether a word is that of a closed, automatic breaker.
+    /// Whether a word is that of a closed, automatic breaker to which it doesn't matter when its
+    /// calls began.
     #[inline]
     pub(super) const fn is_plain(word: u64) -> bool {
-        word & ((1 << GENERATION_SHIFT) - 1) == 0
+        word & (STATE | COUNTS_CANCELLED) == 0
     }
 
     /// Whether a word is that of an open, automatic breaker.
     #[inline]
     pub(super) const fn is_open(word: u64) -> bool {
-        word & ((1 << GENERATION_SHIFT) - 1) == 2
+        word & STATE == 2
+    }
+
+    /// Whether a word is that of a breaker that was told to be open.
+    #[inline]
+    pub(super) const fn is_forced_open(word: u64) -> bool {
+        word & MODE == 3 << MODE_SHIFT
     }
 
     pub(super) const fn state(self) -> State {
@@ -80,4 +87,17 @@ impl Phase {
     }
 }
 
-pub(super) const GENERATION_SHIFT: u32 = 5;
+const MODE_SHIFT: u32 = 2;
+const MODE: u64 = 7 << MODE_SHIFT;
+const STATE: u64 = MODE | 3;
+
+// Of the settings, what every call has to know: here it is read together with the phase.
+
+/// Dropped calls count, so each has to know when it began.
+pub(super) const COUNTS_CANCELLED: u64 = 1 << 5;
+/// Slow calls count.
+pub(super) const COUNTS_SLOW: u64 = 1 << 6;
+/// Some rule looks at a window of time.
+pub(super) const COUNTS_BY_TIME: u64 = 1 << 7;
+
+pub(super) const GENERATION_SHIFT: u32 = 8;

@@ -15,7 +15,7 @@ use super::sliding::Sum;
 pub(super) struct Recent {
     /// Generation and next position. Positions go on over generations.
     cursor: AtomicU64,
-    /// Generation, failures and slow calls in the window.
+    /// Generation, failures and slow calls in the window, and whether it is [`FULL`].
     tally: AtomicU64,
     /// The position at which this generation began.
     start: AtomicU64,
@@ -51,18 +51,12 @@ impl Recent {
     }
 
     /// The same for one that is neither.
-    #[inline(never)]
+    #[inline]
     pub(super) fn add_good(&self, generation: u64) {
         // A full window of good outcomes is the same with one more of them.
-        if self.tally.load(Ordering::Relaxed) == tally_of(generation) {
-            let cursor = self.cursor.load(Ordering::Relaxed);
-            if cursor >> POSITION_BITS == generation & CURSOR_GENERATIONS
-                && self.filled(cursor) == u64::from(self.calls)
-            {
-                return;
-            }
+        if self.tally.load(Ordering::Relaxed) != tally_of(generation) | FULL {
+            self.push(generation, 0);
         }
-        self.push(generation, 0);
     }
 
     /// What the window holds, and how many of its calls were slow.
@@ -70,6 +64,7 @@ impl Recent {
         let tally = self.tally.load(Ordering::Relaxed);
         let cursor = self.cursor.load(Ordering::Relaxed);
         let calls = self.filled(cursor);
+        let tally = tally & !FULL;
         // Those still on their way to the tally can make it differ by as many.
         let least = |biased: u64| (biased & FIELD).saturating_sub(BIAS).min(calls);
         let sum = Sum {
@@ -108,8 +103,12 @@ impl Recent {
         let calls = u64::from(self.calls);
         #[allow(clippy::cast_possible_truncation)] // fewer than `MOST` slots; laps wrap
         let (slot, lap) = ((position % calls) as u32, (position / calls) as u32 & LAPS);
+        let start = self.start.load(Ordering::Relaxed);
         #[allow(clippy::cast_possible_truncation)]
-        let first_lap = (self.start.load(Ordering::Relaxed) / calls) as u32 & LAPS;
+        let first_lap = (start / calls) as u32 & LAPS;
+        if position.wrapping_sub(start) & POSITIONS >= calls - 1 {
+            self.fill(generation);
+        }
         let slot = self.slot(slot);
         let mut old = slot.load(Ordering::Relaxed);
         loop {
@@ -156,6 +155,24 @@ impl Recent {
             }
         }
         None
+    }
+
+    /// As many calls have come as the window holds.
+    fn fill(&self, generation: u64) {
+        let generation = tally_of(generation) >> GENERATION_SHIFT;
+        let mut seen = self.tally.load(Ordering::Relaxed);
+        while seen >> GENERATION_SHIFT == generation && seen & FULL == 0 {
+            let swapped = self.tally.compare_exchange(
+                seen,
+                seen | FULL,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            match swapped {
+                Ok(_) => return,
+                Err(other) => seen = other,
+            }
+        }
     }
 
     /// One outcome left the window and one came.
@@ -221,6 +238,10 @@ const FAILED_SHIFT: u32 = 24;
 const FIELD: u64 = (1 << FAILED_SHIFT) - 1;
 const BIAS: u64 = 1 << 20;
 const EMPTY: u64 = BIAS << FAILED_SHIFT | BIAS;
+
+/// As many outcomes are in the window as it holds. The count of slow calls, which is the lowest, is
+/// far from having this bit.
+const FULL: u64 = 1 << (FAILED_SHIFT - 1);
 
 const LAPS: u32 = (1 << 30) - 1;
 

@@ -8,6 +8,7 @@ use crate::backoff::{Backoff, Jitter, count};
 use crate::error::ConfigError;
 use crate::verdict::Kind;
 
+use super::phase::{COUNTS_BY_TIME, COUNTS_CANCELLED, COUNTS_SLOW};
 use super::recent;
 use super::sliding::Scale;
 
@@ -237,7 +238,21 @@ impl Flags {
         )
     }
 
-    #[inline]
+    /// What of them stands in the word of the phase.
+    pub(super) const fn marks(self) -> u64 {
+        let mut marks = 0;
+        if self.counts_cancelled() {
+            marks |= COUNTS_CANCELLED;
+        }
+        if self.has_slow() {
+            marks |= COUNTS_SLOW;
+        }
+        if self.counts_by_time() {
+            marks |= COUNTS_BY_TIME;
+        }
+        marks
+    }
+
     pub(super) const fn has_slow(self) -> bool {
         self.0 & 1 != 0
     }

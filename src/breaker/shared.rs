@@ -1,52 +1,81 @@
 //! One breaker's state, shared: atomics for what every call does, a lock for what few do.
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::backoff::count;
 use crate::deadline::later;
 use crate::rng::Rng;
-use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
 
 use super::counts::Counts;
-use super::phase::{GENERATION_SHIFT, Phase, Stage};
+use super::phase::{COUNTS_BY_TIME, GENERATION_SHIFT, Phase, Stage};
 use super::ramp::Ramp;
 use super::report::{Change, Mode, Snapshot, State, Why};
 use super::settings::{CountAs, Live, Settings};
-use super::sliding::Spot;
+use super::sliding::{Scale, Spot};
 use super::state::{Admission, Machine, Opening, Rare};
 use super::ticket::{Ended, No, Role, Ticket};
-use super::time::Time;
+use super::time::{Base, Time};
 
 /// What a breaker has in common with those made from it: one set of settings for all keys.
 #[derive(Debug)]
 pub(super) struct Common {
-    pub(super) live: Live,
-    pub(super) time: Time,
+    live: Live,
+    scale: Scale,
+    /// The keys of a registry have one base: a thread that knows what time it is for one of them
+    /// knows it for all. `None`: this is what all breakers with the defaults have in common, and stays
+    /// what it is; each of them has a base of its own, or none would do the same twice on a clock that
+    /// is set by hand.
+    base: Option<Base>,
 }
 
+/// In the order of use: a call that is let through and succeeds looks at the words up to the
+/// buckets and at one of these, on two or three cache lines in a row.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Shared {
-    /// The machine's phase, packed. Written under the lock only.
+    /// The machine's phase, packed, and marks of the settings. Written under the lock only.
     phase: AtomicU64,
     /// The machine's moment. Written under the lock only, before the phase.
     moment: AtomicU64,
-    pub(super) common: Arc<Common>,
-    counts: Counts,
+    common: Arc<Common>,
     /// The latest moment that failures of this spell asked for since its last success, or zero.
     /// Raised under the lock only.
     hinted: AtomicU64,
+    counts: Counts,
     /// Not zero if dropped calls may have broken a rule since it was last looked at.
     dropped: AtomicU32,
-    rare: Mutex<Rare>,
+    /// There once it is needed.
+    rare: Mutex<Option<Box<Rare>>>,
+    /// The settings of one that had the defaults and was given others.
+    own: OnceLock<Box<Live>>,
+    /// What moments are counted from, if that isn't in common.
+    base: Base,
 }
 
 impl Common {
     pub(super) fn new(settings: Settings) -> Self {
         let live = Live::new(settings);
         Self {
-            time: Time::new(live.scale()),
+            scale: live.scale(),
             live,
+            base: Some(Base::new()),
         }
+    }
+
+    /// One for all that have the defaults.
+    pub(super) fn of_defaults() -> Arc<Self> {
+        static DEFAULTS: OnceLock<Arc<Common>> = OnceLock::new();
+        let new = || {
+            let live = Live::new(Settings::default());
+            Arc::new(Self {
+                scale: live.scale(),
+                live,
+                base: None,
+            })
+        };
+        Arc::clone(DEFAULTS.get_or_init(new))
     }
 }
 
@@ -58,13 +87,35 @@ impl Shared {
             generation: 0,
         };
         Self {
-            phase: AtomicU64::new(phase.pack()),
+            phase: AtomicU64::new(phase.pack() | common.live.flags().marks()),
             moment: AtomicU64::new(0),
             counts: Counts::new(&common.live.rules()),
             hinted: AtomicU64::new(0),
             dropped: AtomicU32::new(0),
-            rare: Mutex::new(Rare::default()),
+            rare: Mutex::new(None),
+            own: OnceLock::new(),
+            base: Base::new(),
             common,
+        }
+    }
+
+    /// A new one with these settings.
+    pub(super) fn fresh(&self) -> Self {
+        Self::new(match self.own.get() {
+            Some(live) => Arc::new(Common::new(live.all())),
+            None => Arc::clone(&self.common),
+        })
+    }
+
+    pub(super) fn live(&self) -> &Live {
+        self.own.get().map_or(&self.common.live, |own| own)
+    }
+
+    #[inline]
+    fn time(&self) -> Time<'_> {
+        Time {
+            base: self.common.base.as_ref().unwrap_or(&self.base),
+            scale: self.common.scale,
         }
     }
 
@@ -72,11 +123,7 @@ impl Shared {
     #[inline]
     pub(super) fn admit_plainly(&self) -> Option<Ticket> {
         let word = self.phase.load(Ordering::Acquire);
-        let plain = Phase::is_plain(word) && !self.common.live.flags().counts_cancelled();
-        plain.then_some(Ticket {
-            generation: word >> GENERATION_SHIFT,
-            role: Role::Counted { begun: 0 },
-        })
+        Phase::is_plain(word).then_some(Ticket::plain(word))
     }
 
     /// Somebody asks.
@@ -87,41 +134,49 @@ impl Shared {
         mut now: impl FnMut() -> Instant,
         rng: &Rng,
     ) -> Result<Ticket, No> {
+        match self.refuse_plainly(&mut now) {
+            Some(no) => Err(no),
+            None => self.admit_closely(is_check, &mut now, rng),
+        }
+    }
+
+    /// Somebody asks a breaker that is open, and not for the first time.
+    #[inline]
+    pub(super) fn refuse_plainly(&self, now: impl FnOnce() -> Instant) -> Option<No> {
         let word = self.phase.load(Ordering::Acquire);
         if Phase::is_open(word) {
             let until = self.moment.load(Ordering::Relaxed);
-            if self.common.time.is_well_before(now(), until) {
-                return Err(No::until(Some(until)));
-            }
+            let refused = self.time().is_well_before(now(), until);
+            refused.then(|| No::until(Some(until)))
+        } else {
+            Phase::is_forced_open(word).then(|| No::until(None))
         }
-        self.admit_closely(Phase::unpack(word), is_check, &mut now, rng)
     }
 
     /// A call succeeded. Says whether that is all there was to do, as nearly always.
     #[inline]
     pub(super) fn succeeded(&self, ticket: &Ticket, now: impl FnOnce() -> Instant) -> bool {
         let word = self.phase.load(Ordering::Acquire);
-        let plain = word == ticket.generation << GENERATION_SHIFT;
-        let flags = self.common.live.flags();
         // A slow one isn't all there is to it.
-        if !plain || !matches!(ticket.role, Role::Counted { .. }) || flags.has_slow() {
+        if !ticket.is_plain_in(word) {
             return false;
         }
+        let generation = ticket.generation();
         if self.counts.has_streak() {
-            self.end_streak(ticket.generation);
+            self.end_streak(generation);
         }
         self.end_hint();
-        if flags.counts_by_time() {
-            self.count_good(ticket.generation, now());
+        if word & COUNTS_BY_TIME != 0 {
+            self.count_good(generation, now());
         } else {
-            self.counts.add_good(ticket.generation);
+            self.counts.add_good(generation);
         }
         true
     }
 
     #[cold]
     fn end_streak(&self, generation: u64) {
-        let rules = self.common.live.rules();
+        let rules = self.live().rules();
         self.counts.end_streak(&rules, generation);
     }
 
@@ -136,11 +191,11 @@ impl Shared {
     /// A failed call was told when to come back.
     #[cold]
     fn heed(&self, generation: u64, hint: Duration, now: &mut dyn FnMut() -> Instant, rng: &Rng) {
-        let longest = self.common.live.max_hint();
+        let longest = self.live().max_hint();
         if longest.is_zero() {
             return;
         }
-        let now = self.common.time.nanos(now());
+        let now = self.time().nanos(now());
         let asked = now.saturating_add(count(hint.min(longest)));
         let mut draws = rng.draws();
         self.change(|machine| {
@@ -162,7 +217,7 @@ impl Shared {
     /// calls, so that it has nothing to save.
     #[inline(never)]
     fn count_good(&self, generation: u64, now: Instant) {
-        match self.common.time.known_spot(now) {
+        match self.time().known_spot(now) {
             Some(spot) => self.counts.add_at(spot.of(generation), false),
             None => self.count_good_at(generation, now),
         }
@@ -171,7 +226,7 @@ impl Shared {
     #[cold]
     #[inline(never)]
     fn count_good_at(&self, generation: u64, now: Instant) {
-        let place = self.common.time.spot(now).of(generation);
+        let place = self.time().spot(now).of(generation);
         self.counts.add_at(place, false);
     }
 
@@ -184,30 +239,30 @@ impl Shared {
         mut now: impl FnMut() -> Instant,
         rng: &Rng,
     ) -> Option<Change> {
-        let flags = self.common.live.flags();
-        match ticket.role {
+        let flags = self.live().flags();
+        match ticket.role() {
             Role::Counted { .. } => {}
             Role::Ghost(_) | Role::Idle => return None,
             Role::Probe { number, .. } => {
-                return self.settle_probe(ticket.generation, number, ended, &mut now, rng);
+                return self.settle_probe(ticket.generation(), number, ended, &mut now, rng);
             }
         }
         let word = self.phase.load(Ordering::Acquire);
         let count_as = flags.count_as(ended.kind);
         let failed = count_as == CountAs::Failure;
         if let Some(hint) = ended.hint.filter(|_| failed) {
-            self.heed(ticket.generation, hint, &mut now, rng);
+            self.heed(ticket.generation(), hint, &mut now, rng);
         }
-        if word >> GENERATION_SHIFT != ticket.generation || count_as == CountAs::Nothing {
+        if word >> GENERATION_SHIFT != ticket.generation() || count_as == CountAs::Nothing {
             return None;
         }
         if !failed {
             self.end_hint();
         }
         let slow = self.is_slow(ended);
-        let generation = ticket.generation;
-        let spot = || self.common.time.spot(now());
-        let rules = self.common.live.rules();
+        let generation = ticket.generation();
+        let spot = || self.time().spot(now());
+        let rules = self.live().rules();
         self.counts.add(&rules, generation, failed, slow, spot);
         let judged = Phase::unpack(word).mode != Mode::ForcedClosed;
         if judged && (failed || slow) {
@@ -218,17 +273,17 @@ impl Shared {
 
     /// A call was dropped, or never began.
     pub(super) fn abandon(&self, ticket: Ticket) {
-        match ticket.role {
+        match ticket.role() {
             Role::Ghost(_) | Role::Idle => {}
             Role::Counted { begun } => {
-                let count_as = self.common.live.flags().cancelled();
+                let count_as = self.live().flags().cancelled();
                 if count_as == CountAs::Nothing
-                    || self.phase.load(Ordering::Acquire) >> GENERATION_SHIFT != ticket.generation
+                    || self.phase.load(Ordering::Acquire) >> GENERATION_SHIFT != ticket.generation()
                 {
                     return;
                 }
                 let failed = count_as == CountAs::Failure;
-                let (live, generation) = (&self.common.live, ticket.generation);
+                let (live, generation) = (self.live(), ticket.generation());
                 let spot = || live.scale().spot(begun);
                 self.counts
                     .add(&live.rules(), generation, failed, false, spot);
@@ -251,7 +306,7 @@ impl Shared {
             return None;
         }
         let until = self.moment.load(Ordering::Relaxed);
-        (self.common.time.nanos(now) < until).then(|| self.instant(until, now))
+        (self.time().nanos(now) < until).then(|| self.instant(until, now))
     }
 
     /// While it isn't closed, and nobody has said that it is to be open: when it may let a probe through.
@@ -259,7 +314,7 @@ impl Shared {
     pub(super) fn probe_at(&self, now: Instant) -> Option<Instant> {
         let phase = Phase::unpack(self.phase.load(Ordering::Acquire));
         let moment = self.moment.load(Ordering::Relaxed);
-        let is_over = self.common.time.nanos(now) >= moment;
+        let is_over = self.time().nanos(now) >= moment;
         match (phase.mode, phase.stage) {
             (Mode::Automatic | Mode::WatchOnly, Stage::Open | Stage::HalfOpen) if is_over => {
                 Some(now)
@@ -273,25 +328,26 @@ impl Shared {
     pub(super) fn reserve(&self, until: Option<Instant>, now: Instant) {
         // What moments are counted from is never one to come.
         let _ = self.base(now);
-        let until = until.map_or(0, |until| self.common.time.nanos(until));
+        let until = until.map_or(0, |until| self.time().nanos(until));
         self.change(|machine| machine.reserve(until));
     }
 
     /// Whether a new one in its place would do as well.
     pub(super) fn is_forgotten(&self, now: Instant) -> bool {
-        let now = self.common.time.nanos(now);
-        let settings = self.common.live.all();
-        let mut rare = lock(&self.rare);
-        self.machine(&mut rare, &settings).is_forgotten(now)
+        let now = self.time().nanos(now);
+        let settings = self.live().all();
+        let (mut none, mut rare) = (Rare::default(), lock(&self.rare));
+        let rare = rare.as_deref_mut().unwrap_or(&mut none);
+        self.machine(rare, &settings).is_forgotten(now)
     }
 
     pub(super) fn set_mode(&self, mode: Mode, now: Instant) -> Option<Change> {
-        let now = self.common.time.nanos(now);
+        let now = self.time().nanos(now);
         self.change(|machine| machine.set_mode(mode, now))
     }
 
     pub(super) fn restore(&self, from: &Snapshot, now: Instant, rng: &Rng) -> Option<Change> {
-        let now = self.common.time.nanos(now);
+        let now = self.time().nanos(now);
         let left = match from.state {
             State::Closed => None,
             // Its probes are gone.
@@ -304,17 +360,18 @@ impl Shared {
     }
 
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
-        let now = self.common.time.nanos(now);
-        let settings = self.common.live.all();
-        let mut rare = lock(&self.rare);
-        let machine = self.machine(&mut rare, &settings);
+        let now = self.time().nanos(now);
+        let settings = self.live().all();
+        let (mut none, mut guard) = (Rare::default(), lock(&self.rare));
+        let rare = guard.as_deref_mut().unwrap_or(&mut none);
+        let machine = self.machine(rare, &settings);
         let (phase, moment) = (machine.phase, machine.moment);
         let (trips, trips_in_row) = machine.trips();
         let probes = machine.probes();
-        drop(rare);
+        drop(guard);
         let left = Duration::from_nanos(moment.saturating_sub(now));
-        let ramp_left = Ramp::new(moment, self.common.live.ramp()).left(now);
-        let spot = self.common.live.scale().spot(now);
+        let ramp_left = Ramp::new(moment, self.live().ramp()).left(now);
+        let spot = self.live().scale().spot(now);
         let tally = self.counts.tally(&settings.rules, phase.generation, spot);
         Snapshot {
             mode: phase.mode,
@@ -343,33 +400,32 @@ impl Shared {
     /// What nanoseconds are counted from.
     #[inline]
     pub(super) fn base(&self, now: Instant) -> Instant {
-        self.common.time.base(now)
+        self.time().base(now)
     }
 
     #[cold]
-    fn admit_closely(
+    pub(super) fn admit_closely(
         &self,
-        phase: Phase,
         is_check: bool,
         now: &mut dyn FnMut() -> Instant,
         rng: &Rng,
     ) -> Result<Ticket, No> {
+        let phase = Phase::unpack(self.phase.load(Ordering::Acquire));
         let generation = phase.generation;
         match phase.mode {
             Mode::Disabled => {
-                let role = Role::Idle;
-                return Ok(Ticket { generation, role });
+                return Ok(Ticket::new(generation, Role::Idle));
             }
             Mode::ForcedClosed => {
                 let role = self.counted(now);
-                return Ok(Ticket { generation, role });
+                return Ok(Ticket::new(generation, role));
             }
             Mode::ForcedOpen => return Err(No::until(None)),
             Mode::Automatic | Mode::WatchOnly => {}
         }
         let at = now();
-        let nanos = self.common.time.nanos(at);
-        let dropped = self.common.live.flags().counts_cancelled()
+        let nanos = self.time().nanos(at);
+        let dropped = self.live().flags().counts_cancelled()
             && self.dropped.load(Ordering::Relaxed) != 0
             && self.dropped.swap(0, Ordering::Acquire) != 0;
         let judged = dropped.then(|| self.judge(generation, None, &mut || at, rng));
@@ -393,12 +449,12 @@ impl Shared {
             Admission::Refused(no) if phase.mode == Mode::WatchOnly => Role::Ghost(no),
             Admission::Refused(no) => return Err(no),
         };
-        Ok(Ticket { generation, role })
+        Ok(Ticket::new(generation, role))
     }
 
     fn counted(&self, now: impl FnOnce() -> Instant) -> Role {
-        let begun = if self.common.live.flags().counts_cancelled() {
-            self.common.time.nanos(now())
+        let begun = if self.live().flags().counts_cancelled() {
+            self.time().nanos(now())
         } else {
             0
         };
@@ -416,7 +472,7 @@ impl Shared {
                 (now < moment).then(|| Admission::Refused(No::until(Some(moment))))
             }
             Stage::Ramp => {
-                let ramp = Ramp::new(moment, self.common.live.ramp());
+                let ramp = Ramp::new(moment, self.live().ramp());
                 if ramp.is_over(now) {
                     return None;
                 }
@@ -429,7 +485,7 @@ impl Shared {
     }
 
     fn is_slow(&self, ended: Ended) -> bool {
-        let over = self.common.live.slow_over();
+        let over = self.live().slow_over();
         matches!((over, ended.latency), (Some(over), Some(took)) if took >= over)
     }
 
@@ -442,12 +498,12 @@ impl Shared {
         now: &mut dyn FnMut() -> Instant,
         rng: &Rng,
     ) -> Option<Change> {
-        let rules = &self.common.live.rules();
+        let rules = &self.live().rules();
         // Without a window of time the clock is read only if there is something to tell.
         let mut at = rules.counts_by_time.then(&mut *now);
-        let spot = at.map_or(Spot::default(), |at| self.common.time.spot(at));
+        let spot = at.map_or(Spot::default(), |at| self.time().spot(at));
         let why = self.counts.broken(rules, generation, spot)?;
-        let now = self.common.time.nanos(*at.get_or_insert_with(now));
+        let now = self.time().nanos(*at.get_or_insert_with(now));
         let hint = self.hint_left(hint, now);
         let opening = Opening { why, now, hint };
         let mut draws = rng.draws();
@@ -463,7 +519,7 @@ impl Shared {
         now: &mut dyn FnMut() -> Instant,
         rng: &Rng,
     ) -> Option<Change> {
-        let count_as = match self.common.live.flags().probe_counts_as(ended.kind) {
+        let count_as = match self.live().flags().probe_counts_as(ended.kind) {
             CountAs::Success if self.is_slow(ended) => CountAs::Failure,
             other => other,
         };
@@ -473,7 +529,7 @@ impl Shared {
         }
         let opening = Opening {
             why: Why::ProbeFailed,
-            now: self.common.time.nanos(now()),
+            now: self.time().nanos(now()),
             hint: ended.hint,
         };
         let succeeded = count_as == CountAs::Success;
@@ -485,12 +541,15 @@ impl Shared {
 
     /// Whether the settings are another's from now on. `false`: its counters are made otherwise.
     pub(super) fn reconfigure(&self, to: &Self) -> bool {
-        let (old, new) = (self.common.live.all(), to.common.live.all());
+        let (old, new) = (self.live().all(), to.live().all());
         if !old.rules.counts_like(&new.rules) {
             return false;
         }
-        self.common.live.set(new);
-        self.counts.bound_streak(&self.common.live.rules());
+        if self.common.base.is_none() {
+            self.own.get_or_init(|| Box::new(Live::new(old)));
+        }
+        self.live().set(new);
+        self.counts.bound_streak(&self.live().rules());
         self.change(|machine| {
             if machine.phase.stage == Stage::HalfOpen {
                 // There may be more places now.
@@ -511,9 +570,9 @@ impl Shared {
 
     /// Lets the machine make a step, and shows everybody where it is now.
     fn change<T>(&self, step: impl FnOnce(&mut Machine<'_>) -> T) -> T {
-        let settings = self.common.live.all();
+        let settings = self.live().all();
         let mut rare = lock(&self.rare);
-        let mut machine = self.machine(&mut rare, &settings);
+        let mut machine = self.machine(rare.get_or_insert_default(), &settings);
         let before = machine.phase;
         let answer = step(&mut machine);
         let (phase, moment) = (machine.phase, machine.moment);
@@ -524,7 +583,8 @@ impl Shared {
         }
         self.moment.store(moment, Ordering::Relaxed);
         // Released last: whoever sees the phase sees all that belongs to it.
-        self.phase.store(phase.pack(), Ordering::Release);
+        let marks = self.live().flags().marks();
+        self.phase.store(phase.pack() | marks, Ordering::Release);
         drop(rare);
         answer
     }

@@ -39,7 +39,7 @@ pub(super) struct Rare {
     left_at: u64,
     /// How long it was open last, without what a server asked for.
     length: u64,
-    progress: Option<Box<Progress>>,
+    progress: Option<Progress>,
     /// The next probe's number. They go on over spells.
     next_probe: u32,
     /// Until when probes are for an active check alone: it says so again from time to time. In units of
@@ -406,8 +406,7 @@ impl Machine<'_> {
 
     /// The next cooldown; the last one over again where the schedule ends.
     fn next_length(&mut self, draws: &mut Draws) -> u64 {
-        let new = || Box::new(Progress::new());
-        let progress = self.rare.progress.get_or_insert_with(new);
+        let progress = self.rare.progress.get_or_insert_with(Progress::new);
         if let Some(delay) = self.settings.cooldown.next(progress, draws) {
             self.rare.length = count(delay);
         }

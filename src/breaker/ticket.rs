@@ -5,12 +5,20 @@ use std::time::Duration;
 use crate::backoff::count;
 use crate::verdict::Kind;
 
+use super::phase::{COUNTS_BY_TIME, COUNTS_CANCELLED, GENERATION_SHIFT};
 use super::report::{Change, State, Why};
 
+/// Three whole words, so that one that is given and taken back at once stays in registers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
-    pub(super) generation: u64,
-    pub(super) role: Role,
+    /// Generation, what part it plays, and what asking for it opened. Of one that is counted it is
+    /// the phase's word without its marks.
+    word: u64,
+    /// Counted: when it began, where that will matter. A probe: its number. A ghost: until when it
+    /// would be refused.
+    detail: u64,
+    /// A ghost: for how long it opened.
+    length: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +38,8 @@ pub(super) enum Role {
 pub(super) struct No {
     /// Or [`UNKNOWN`].
     until: u64,
-    /// From which state and why it opened, if it did so when it was asked; and for how long.
-    opened: Option<(State, Why)>,
+    /// If it opened when it was asked, one more than the place in [`OPENED`]; and for how long.
+    opened: u64,
     length: u64,
 }
 
@@ -44,29 +52,50 @@ pub(super) struct Ended {
 }
 
 impl No {
-    pub(super) fn until(until: Option<u64>) -> Self {
+    pub(super) const fn until(until: Option<u64>) -> Self {
         Self {
-            until: until.map_or(UNKNOWN, |until| until.min(UNKNOWN - 1)),
-            opened: None,
+            until: match until {
+                Some(UNKNOWN) => UNKNOWN - 1,
+                Some(until) => until,
+                None => UNKNOWN,
+            },
+            opened: 0,
             length: 0,
         }
     }
 
     /// It opened just now, until then.
     pub(super) fn opened(change: Change, until: u64) -> Self {
+        let place = OPENED
+            .iter()
+            .position(|it| *it == (change.from, change.why));
         Self {
-            until: until.min(UNKNOWN - 1),
-            opened: Some((change.from, change.why)),
+            opened: place.map_or(0, |place| place as u64 + 1),
             length: change.retry_after.map_or(0, count),
+            ..Self::until(Some(until))
         }
     }
 
-    pub(super) fn known(self) -> Option<u64> {
-        (self.until != UNKNOWN).then_some(self.until)
+    pub(super) const fn known(self) -> Option<u64> {
+        if self.until == UNKNOWN {
+            return None;
+        }
+        Some(self.until)
     }
 
+    #[inline]
     pub(super) fn change(self) -> Option<Change> {
-        self.opened.map(|(from, why)| Change {
+        if self.opened == 0 {
+            return None;
+        }
+        self.opening()
+    }
+
+    #[cold]
+    fn opening(self) -> Option<Change> {
+        let place = usize::try_from(self.opened - 1).ok()?;
+        let (from, why) = *OPENED.get(place)?;
+        Some(Change {
             from,
             to: State::Open,
             why,
@@ -76,31 +105,116 @@ impl No {
 }
 
 impl Ticket {
+    /// Let through by a plain phase with this word.
+    #[inline]
+    pub(super) const fn plain(word: u64) -> Self {
+        Self {
+            word: word >> GENERATION_SHIFT << GENERATION_SHIFT,
+            detail: 0,
+            length: 0,
+        }
+    }
+
+    pub(super) fn new(generation: u64, role: Role) -> Self {
+        let (part, detail, length) = match role {
+            Role::Counted { begun } => (COUNTED, begun, 0),
+            Role::Ghost(no) => (GHOST | no.opened << PART_BITS, no.until, no.length),
+            Role::Idle => (IDLE, 0, 0),
+            Role::Probe { number, first } => {
+                let part = if first { FIRST_PROBE } else { PROBE };
+                (part, number.into(), 0)
+            }
+        };
+        Self {
+            word: generation << GENERATION_SHIFT | part,
+            detail,
+            length,
+        }
+    }
+
+    pub(super) const fn generation(&self) -> u64 {
+        self.word >> GENERATION_SHIFT
+    }
+
+    /// Whether it is counted, and the phase with this word is a plain one and still the same: then a
+    /// success is counted, whatever else is known of it.
+    #[inline]
+    pub(super) const fn is_plain_in(&self, word: u64) -> bool {
+        word & !(COUNTS_BY_TIME | COUNTS_CANCELLED) == self.word
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // a probe's number was a `u32`
+    pub(super) const fn role(&self) -> Role {
+        match self.part() {
+            COUNTED => Role::Counted { begun: self.detail },
+            FIRST_PROBE | PROBE => Role::Probe {
+                number: self.detail as u32,
+                first: self.part() == FIRST_PROBE,
+            },
+            GHOST => Role::Ghost(self.no()),
+            _ => Role::Idle,
+        }
+    }
+
     /// The change that its asking made.
+    #[inline]
     pub(crate) fn change(&self) -> Option<Change> {
-        match self.role {
-            Role::Probe { first: true, .. } => Some(Change {
+        match self.part() {
+            FIRST_PROBE => Some(Change {
                 from: State::Open,
                 to: State::HalfOpen,
                 why: Why::CooldownOver,
                 retry_after: None,
             }),
-            Role::Ghost(no) => no.change(),
+            GHOST => self.no().change(),
             _ => None,
         }
     }
 
     /// What a watched call would have got, if it would have been refused.
     pub(super) const fn would_be_refused(&self) -> Option<No> {
-        match self.role {
-            Role::Ghost(no) => Some(no),
+        match self.part() {
+            GHOST => Some(self.no()),
             _ => None,
         }
     }
 
     pub(super) const fn is_probe(&self) -> bool {
-        matches!(self.role, Role::Probe { .. })
+        matches!(self.part(), FIRST_PROBE | PROBE)
+    }
+
+    const fn part(&self) -> u64 {
+        self.word & PART
+    }
+
+    /// Of a ghost.
+    const fn no(&self) -> No {
+        No {
+            until: self.detail,
+            opened: (self.word & (COUNTS_BY_TIME - 1)) >> PART_BITS,
+            length: self.length,
+        }
     }
 }
+
+/// From which states a breaker opens when it is asked, and why.
+const OPENED: [(State, Why); 4] = [
+    (State::Closed, Why::ConsecutiveFailures),
+    (State::Closed, Why::FailureRatio),
+    (State::Closed, Why::SlowRatio),
+    (State::HalfOpen, Why::ProbeFailed),
+];
+
+const PART_BITS: u32 = 3;
+/// Those that aren't counted have a bit that [`Ticket::is_plain_in`] finds in no phase's word.
+const PART: u64 = COUNTS_BY_TIME | ((1 << PART_BITS) - 1);
+const COUNTED: u64 = 0;
+const GHOST: u64 = COUNTS_BY_TIME;
+const IDLE: u64 = COUNTS_BY_TIME | 1;
+const FIRST_PROBE: u64 = COUNTS_BY_TIME | 2;
+const PROBE: u64 = COUNTS_BY_TIME | 3;
+
+// What asking opened has its place between the two.
+const _: () = assert!((OPENED.len() as u64) << PART_BITS < COUNTS_BY_TIME);
 
 const UNKNOWN: u64 = u64::MAX;

@@ -9,12 +9,15 @@ use crate::deadline::later;
 
 use super::sliding::{Scale, Spot};
 
-/// Counts nanoseconds from a day before the first moment that it was told: that one may lie ahead
-/// of those to come.
-#[derive(Debug)]
-pub(super) struct Time {
-    base: OnceLock<Instant>,
-    scale: Scale,
+/// What moments are counted from: a day before the first one that was told, for that one may lie
+/// ahead of those to come.
+pub(super) type Base = OnceLock<Instant>;
+
+/// Counts nanoseconds, and buckets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Time<'a> {
+    pub(super) base: &'a Base,
+    pub(super) scale: Scale,
 }
 
 /// A stretch of time, at most a millisecond and in one bucket: all that most calls have to know of
@@ -31,14 +34,7 @@ struct Tick {
     spot: Spot,
 }
 
-impl Time {
-    pub(super) const fn new(scale: Scale) -> Self {
-        Self {
-            base: OnceLock::new(),
-            scale,
-        }
-    }
-
+impl Time<'_> {
     pub(super) fn nanos(&self, now: Instant) -> u64 {
         count(now.saturating_duration_since(self.base(now)))
     }
@@ -62,7 +58,10 @@ impl Time {
 
     /// The bucket that `now` is in.
     pub(super) fn spot(&self, now: Instant) -> Spot {
-        self.tick(now).spot
+        match self.tick(now) {
+            Some(tick) => tick.spot,
+            None => self.scale.spot(self.nanos(now)),
+        }
     }
 
     /// The same, if this thread knows it already.
@@ -77,12 +76,17 @@ impl Time {
     /// Whether `now` is before this moment, beyond doubt. Within a millisecond of it, perhaps not.
     #[inline]
     pub(super) fn is_well_before(&self, now: Instant, nanos: u64) -> bool {
-        self.tick(now).end <= nanos
+        match self.tick(now) {
+            Some(tick) => tick.end <= nanos,
+            None => self.nanos(now) < nanos,
+        }
     }
 
+    /// The tick, if the thread has it, or was here the last time that it had not: it is worth more
+    /// than one moment only where more moments come.
     #[inline]
-    fn tick(&self, now: Instant) -> Tick {
-        self.known(now).unwrap_or_else(|| self.compute(now))
+    fn tick(&self, now: Instant) -> Option<Tick> {
+        self.known(now).or_else(|| self.compute(now))
     }
 
     #[inline]
@@ -93,8 +97,12 @@ impl Time {
     }
 
     #[cold]
-    fn compute(&self, now: Instant) -> Tick {
+    fn compute(&self, now: Instant) -> Option<Tick> {
         let base = self.base(now);
+        let before = MISSED.try_with(|it| it.replace(Some(base))).ok()?;
+        if before != Some(base) {
+            return None;
+        }
         let nanos = self.nanos(now);
         let (begin, end) = self.scale.bounds(nanos);
         let coarse = nanos - nanos % MOST;
@@ -110,7 +118,7 @@ impl Time {
         };
         // Where the thread is ending, nothing is kept.
         let _ = LAST.try_with(|last| last.set(Some(tick)));
-        tick
+        Some(tick)
     }
 }
 
@@ -123,6 +131,8 @@ const MARGINS: [Duration; 3] = [
 
 thread_local! {
     static LAST: Cell<Option<Tick>> = const { Cell::new(None) };
+    /// Whose tick it was that the thread had not, the last time.
+    static MISSED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// In nanoseconds. So late, at most, a call learns that a cooldown is nearly over, and has to look
@@ -145,10 +155,12 @@ mod tests {
             ),
         ) {
             let first = Instant::now();
-            let begun = Time::new(Scale::new(Duration::from_secs(1))).base(first);
+            let (base, scale) = (Base::new(), Scale::new(Duration::from_secs(1)));
+            let begun = Time { base: &base, scale }.base(first);
             // The first two begin at the same moment, the outer two have the same window.
             let scales = [one, other, one].map(|it| Scale::new(Duration::from_nanos(it)));
-            let times = scales.map(Time::new);
+            let bases = [(); 3].map(|()| Base::new());
+            let times = [0, 1, 2].map(|it| Time { base: &bases[it], scale: scales[it] });
             for (index, time) in times.iter().enumerate() {
                 time.base(first + Duration::from_nanos(index as u64 / 2 * 777_777));
             }
@@ -169,7 +181,8 @@ mod tests {
     #[test]
     fn the_end_of_a_tick_is_the_next_one() {
         let scale = Scale::new(Duration::from_millis(15));
-        let time = Time::new(scale);
+        let base = Base::new();
+        let time = Time { base: &base, scale };
         let begun = time.base(Instant::now());
         let at = |nanos| time.spot(begun + Duration::from_nanos(nanos));
         // A bucket of a millisecond and a half.
