@@ -80,16 +80,18 @@
 //!
 //! Closed, it takes no lock: one atomic read to ask, and to record a success one exchange for the
 //! window of time, or reads only for a full window of calls without a failure and for failures in a
-//! row. It reads the clock only for a window of time. Open, refusing takes no lock either. Changes
-//! of state, probes, and failures with a hint do. Each thread remembers the last millisecond that it saw, in 80 bytes, so
-//! that most calls compare two moments and compute nothing.
+//! row. It reads the clock only for a window of time. Open, refusing takes no lock either: it reads
+//! the state and the moment of the end. Changes of state, probes, and failures with a hint do. Each
+//! thread remembers the last millisecond that it saw, in 80 bytes, so that most calls compare two
+//! moments and compute nothing.
 //!
-//! A breaker is one allocation of under 256 bytes, and a first trip allocates 40 more. Once threads
-//! get into each other's way it takes 128 bytes more for each processor (2 to 16 of them). Settings
-//! are shared by all breakers made from one: by those of a registry, and
-//! [so changed](crate::Pipeline::reload) for all of them. A window of calls takes under 700 bytes for
-//! its first 64 calls, then 4 bytes a call as they come, 256 KiB at most; the window of slow calls
-//! takes 80.
+//! A breaker with the defaults is one allocation of under 256 bytes. What only trips and probes need
+//! takes 100 more once it first trips or is set by hand. Once threads get into each other's way it
+//! takes 128 bytes more for each processor (2 to 16 of them). Settings other than the defaults take
+//! 360 bytes, shared by all breakers made from one: by those of a registry, and
+//! [so changed](crate::Pipeline::reload) for all of them that are in it. A window of calls takes under
+//! 700 bytes for its first 64 calls, then 4 bytes a call as they come, 256 KiB at most; the window of
+//! slow calls takes 80.
 //!
 //! # What it does not do
 //!

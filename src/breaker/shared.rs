@@ -595,10 +595,45 @@ mod tests {
     use super::*;
 
     #[test]
+    fn settings_of_its_own_and_a_first_trip_take_what_is_said() {
+        assert!(2 * size_of::<usize>() + size_of::<Common>() <= 360);
+        assert!(size_of::<Rare>() <= 100, "{}", size_of::<Rare>());
+        assert!(size_of::<Ticket>() <= 24);
+    }
+
+    #[test]
     fn a_breaker_takes_at_most_256_bytes_all_told() {
         // The counts of `Arc`, and the handle.
         let overhead = 2 * size_of::<usize>() + size_of::<Arc<Shared>>();
         let size = size_of::<Shared>() + overhead;
         assert!(size <= 256, "{size}");
+        // Settings are shared by those that have the defaults.
+        let (one, other) = (Common::of_defaults(), Common::of_defaults());
+        assert!(Arc::ptr_eq(&one, &other));
+    }
+
+    #[test]
+    fn one_that_is_given_other_settings_changes_no_others() {
+        let settings = |min_calls| {
+            let mut settings = Settings::default();
+            settings.rules.min_calls = min_calls;
+            settings.cancelled = CountAs::Failure;
+            Shared::new(Arc::new(Common::new(settings)))
+        };
+        let min_calls = |it: &Shared| it.live().all().rules.min_calls;
+        let defaults = || Shared::new(Common::of_defaults());
+        let (one, other) = (defaults(), defaults());
+        for calls in [7, 8] {
+            assert!(one.reconfigure(&settings(calls)));
+            assert_eq!((min_calls(&one), min_calls(&one.fresh())), (calls, calls));
+            assert_eq!((min_calls(&other), min_calls(&defaults())), (20, 20));
+        }
+        // When its calls begin matters to the one and not to the other.
+        assert!(one.admit_plainly().is_none() && one.fresh().admit_plainly().is_none());
+        assert!(other.admit_plainly().is_some() && defaults().admit_plainly().is_some());
+        // With the defaults again it goes on by itself.
+        assert!(one.reconfigure(&other));
+        assert_eq!(min_calls(&one), 20);
+        assert!(one.admit_plainly().is_some());
     }
 }

@@ -436,7 +436,7 @@ impl Machine<'_> {
     }
 }
 
-/// About a quarter of a second: enough of them for 36 years.
+/// About a quarter of a second: enough of them for 36 years, of which 8 may be over at the beginning.
 const RESERVED_UNIT: u64 = 1 << 28;
 
 /// When those ask again, at the earliest, that an active check is to probe for.

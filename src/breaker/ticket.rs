@@ -218,3 +218,103 @@ const PROBE: u64 = COUNTS_BY_TIME | 3;
 const _: () = assert!((OPENED.len() as u64) << PART_BITS < COUNTS_BY_TIME);
 
 const UNKNOWN: u64 = u64::MAX;
+
+#[cfg(all(test, not(evenkeel_loom)))]
+mod tests {
+    use super::*;
+    use crate::breaker::phase::{COUNTS_SLOW, Phase, Stage};
+    use crate::breaker::report::Mode;
+
+    #[test]
+    fn only_one_that_is_counted_is_plain_and_only_in_its_own_closed_spell() {
+        let stages = [Stage::Closed, Stage::HalfOpen, Stage::Open, Stage::Ramp];
+        let modes = [
+            Mode::Automatic,
+            Mode::Disabled,
+            Mode::ForcedClosed,
+            Mode::ForcedOpen,
+            Mode::WatchOnly,
+        ];
+        for (stage, mode) in stages
+            .into_iter()
+            .flat_map(|it| modes.map(|mode| (it, mode)))
+        {
+            for (marks, generation) in (0..8).flat_map(|it| [(it, 6), (it, 7), (it, 8)]) {
+                let phase = Phase {
+                    stage,
+                    mode,
+                    generation,
+                };
+                let word = phase.pack() | marks << COUNTS_CANCELLED.trailing_zeros();
+                assert_eq!(Phase::unpack(word), phase);
+                let is_plain = stage == Stage::Closed
+                    && mode == Mode::Automatic
+                    && generation == 7
+                    && word & COUNTS_SLOW == 0;
+                for (role, is_counted) in roles() {
+                    let ticket = Ticket::new(7, role);
+                    let expected = is_plain && is_counted;
+                    assert_eq!(ticket.is_plain_in(word), expected, "{phase:?} {role:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_ticket_is_what_it_was_made_of() {
+        for (role, _) in roles() {
+            let ticket = Ticket::new(1 << 40, role);
+            assert_eq!(ticket.generation(), 1 << 40);
+            assert_eq!(format!("{:?}", ticket.role()), format!("{role:?}"));
+        }
+        let word = Phase {
+            stage: Stage::Closed,
+            mode: Mode::Automatic,
+            generation: 9,
+        };
+        let plain = Ticket::plain(word.pack() | COUNTS_BY_TIME);
+        assert_eq!(plain.generation(), 9);
+        assert!(matches!(plain.role(), Role::Counted { begun: 0 }));
+    }
+
+    #[test]
+    fn a_refusal_tells_all_of_the_change_that_it_made() {
+        for (from, why) in OPENED {
+            for length in [Duration::ZERO, Duration::from_nanos(u64::MAX)] {
+                let change = Change {
+                    from,
+                    to: State::Open,
+                    why,
+                    retry_after: Some(length),
+                };
+                let no = No::opened(change, 5);
+                assert_eq!((no.known(), no.change()), (Some(5), Some(change)));
+                let ghost = Ticket::new(3, Role::Ghost(no));
+                assert_eq!(ghost.would_be_refused(), Some(no));
+                assert_eq!(ghost.change(), Some(change));
+            }
+        }
+        assert_eq!(No::until(None).known(), None);
+        assert_eq!(No::until(Some(u64::MAX)).known(), Some(u64::MAX - 1));
+        assert_eq!(No::until(Some(7)).change(), None);
+    }
+
+    fn roles() -> Vec<(Role, bool)> {
+        let counted = [0, 1, u64::MAX].map(|begun| (Role::Counted { begun }, true));
+        let probes = [(0, true), (u32::MAX, false)]
+            .map(|(number, first)| (Role::Probe { number, first }, false));
+        let ghosts = (0..=OPENED.len() as u64).map(|opened| {
+            let no = No {
+                until: 5,
+                opened,
+                length: 9,
+            };
+            (Role::Ghost(no), false)
+        });
+        let others = [(Role::Idle, false)];
+        (counted.into_iter().chain(probes))
+            .chain(ghosts)
+            .chain(others)
+            .collect()
+    }
+}
