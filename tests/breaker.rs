@@ -668,6 +668,27 @@ proptest! {
 
 // ---- Both sides of each edge. ----
 
+/// On a clock that is set by hand the same has to happen each time, whatever other breakers there are.
+#[test]
+fn it_makes_no_difference_when_a_breaker_begins() {
+    let (rng, begun) = (Rng::seeded(1), Instant::now());
+    let counts = |later: u64| -> Vec<u64> {
+        let breaker = Breaker::new();
+        let step = |number: u64| {
+            let now = begun + ms(later + number * 100);
+            let permit = breaker.try_acquire(now, &rng).expect("closed");
+            let _ = permit.record(Verdict::success(), now, &rng);
+            breaker.snapshot(now).calls
+        };
+        (0..250).map(step).collect()
+    };
+    let first = counts(0);
+    assert!(first.iter().max() <= Some(&100));
+    for later in [1, 137, 999, 5_500, 86_400_001] {
+        assert_eq!(counts(later), first, "{later} ms later");
+    }
+}
+
 #[test]
 fn five_in_a_row_open_it_and_four_do_not() {
     let (breaker, rng, now) = (Breaker::new(), Rng::seeded(1), Instant::now());

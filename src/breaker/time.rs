@@ -179,16 +179,6 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_with_an_early_clock_is_understood() {
-        let scale = Scale::new(Duration::from_secs(10));
-        let (day, now) = (Duration::from_secs(86_400), Instant::now());
-        // The first who comes has turned its clock on by a year.
-        let time = Time::of_all(scale);
-        assert!(time.base(now + 365 * day) <= now);
-        assert_eq!(time.nanos(now + day) - time.nanos(now), 86_400_000_000_000);
-    }
-
-    #[test]
     fn the_end_of_a_tick_is_the_next_one() {
         let scale = Scale::new(Duration::from_millis(15));
         let base = Base::new();
