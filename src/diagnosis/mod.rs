@@ -54,7 +54,7 @@
 //! # Cost
 //!
 //! A call that succeeds pays nothing. A failed attempt pays some microseconds and one allocation. At
-//! most 4 KiB of a body and 1 KiB of a header are looked at.
+//! most 4 KiB of a body are looked at, and eight values of a header of at most 1 KiB each.
 //!
 //! `docs/diagnosis.md` has what to check next for each cause, and how often the table is right.
 

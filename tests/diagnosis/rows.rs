@@ -177,6 +177,23 @@ fn only_the_first_4_kib_of_a_body_are_read() {
 }
 
 #[test]
+fn only_the_first_eight_values_of_a_header_are_read() {
+    const LAST: Signature = Signature::new("last", "a test")
+        .when(&[Test::HeaderIs("via", "last")])
+        .says(&[(Cause::Overload, 20)]);
+    let table = Signatures::new().keep(|_| false).with(LAST);
+    for (before, cause) in [(7, Cause::Overload), (8, Cause::Unknown)] {
+        let mut headers = HeaderMap::new();
+        for _ in 0..before {
+            headers.append("via", HeaderValue::from_static("1.1 other"));
+        }
+        headers.append("via", HeaderValue::from_static("last"));
+        let seen = Symptoms::response(StatusCode::SERVICE_UNAVAILABLE, &headers);
+        assert_eq!(table.diagnose(&seen).cause(), cause, "{before}");
+    }
+}
+
+#[test]
 fn what_has_no_body_is_told_by_its_length_or_by_the_body() {
     const MAY: Signature = Signature::new("some", "a test")
         .when(&[Test::Body])
