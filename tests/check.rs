@@ -142,6 +142,26 @@ fn bad_health_that_is_checked_seldom_ends_as_well() {
 }
 
 #[test]
+fn no_wild_hint_keeps_checks_of_bad_health_away_for_longer_than_a_day() {
+    let world = World::new();
+    let health = Health::new();
+    let pipeline = world.pipeline().health(health.clone());
+    let _checks = world.check(&pipeline, Check::every(ms(1000)));
+    let century = Duration::from_secs(100 * 31_557_600);
+    world.fails(Verdict::transient().hint(Hint::After(century)));
+    for _ in 0..20 {
+        world.call(&pipeline);
+        world.run_for(ms(10));
+    }
+    let day = ms(24 * 3_600_000);
+    world.run_for(day - ms(1000));
+    assert_eq!(world.sent(Who::Check), []);
+    world.answers_well();
+    world.run_for(ms(5000));
+    assert!(!world.sent(Who::Check).is_empty());
+}
+
+#[test]
 fn never_two_at_once_and_the_interval_is_from_end_to_beginning() {
     let world = World::new();
     let breaker = touchy();
@@ -597,7 +617,7 @@ fn a_retry_after_holds_checks_as_well() {
         let believed = asked.min(ms(300_000));
         let apart = checks[1].checked_sub(checks[0] + TAKES).expect("later");
         assert!(apart >= believed, "{apart:?}");
-        // Of health's account of it all is believed.
+        // Of health's account of it a day is believed.
         assert!(apart <= asked + ms(1500), "{apart:?}");
     }
 }

@@ -179,6 +179,7 @@ pub(super) struct History {
     failed: u64,
     condition: Condition,
     failing_since: Option<Instant>,
+    last_failed: Option<Instant>,
     last_seen: Option<Instant>,
     /// Until when the server asked for quiet, since it last answered well.
     quiet_until: Option<Instant>,
@@ -207,13 +208,10 @@ impl History {
             failed: 0,
             condition: Condition::Healthy,
             failing_since: None,
+            last_failed: None,
             last_seen: None,
             quiet_until: None,
-            waits: Waits {
-                all: [0; WAITS],
-                len: 0,
-                next: 0,
-            },
+            waits: Waits::NONE,
             hints: Asked::NONE,
             hosts: [Host::NONE; HOSTS],
         }
@@ -231,13 +229,19 @@ impl History {
             let count = &mut bucket.causes[cause.index()];
             *count = count.saturating_add(1);
             self.failing_since.get_or_insert(now);
+            if self.is_long_over(now) {
+                self.waits = Waits::NONE;
+                self.hints = Asked::NONE;
+            }
+            self.last_failed = self.last_failed.max(Some(now));
             // The client's own limits make clusters that say nothing of the server.
             if let Some(latency) = seen.latency.filter(|_| cause != Cause::OwnTimeout) {
                 self.waits.push(latency);
             }
             if let Some(hint) = seen.hint {
                 self.hints.push(hint, now);
-                self.quiet_until = self.quiet_until.max(Some(later(now, hint)));
+                let believed = hint.min(LONGEST_HINT);
+                self.quiet_until = self.quiet_until.max(Some(later(now, believed)));
             }
         } else {
             if let Some(latency) = seen.latency {
@@ -261,6 +265,7 @@ impl History {
             latency = latency.saturating_add(bucket.latency);
             timed += u64::from(bucket.timed);
         }
+        let is_over = self.is_long_over(now);
         Snapshot {
             condition: self.condition,
             attempts: self.attempts,
@@ -270,9 +275,13 @@ impl History {
             failing_for: self
                 .failing_since
                 .map(|it| now.saturating_duration_since(it)),
-            cluster: self.waits.cluster(),
-            hints: self.hints.kind(),
-            spread: self.spread(),
+            cluster: self.waits.cluster().filter(|_| !is_over),
+            hints: if is_over {
+                Hints::Unknown
+            } else {
+                self.hints.kind()
+            },
+            spread: self.spread(now),
             slowing: self.slowing(),
         }
     }
@@ -285,8 +294,13 @@ impl History {
         let mixed = known.attempts >= 2 * LEAST
             && known.failed * 10 >= known.attempts
             && known.failed * 10 <= known.attempts * 9;
+        // What came at another time wasn't ended by that limit.
+        let in_cluster = known.cluster.is_some_and(|limit| {
+            let elapsed = diagnosis.elapsed;
+            elapsed.is_none_or(|it| is_about(it.as_millis(), limit.as_millis()))
+        });
         for (holds, row) in [
-            (known.cluster.is_some(), &CLUSTER),
+            (in_cluster, &CLUSTER),
             (known.hints == Hints::CountingDown, &COUNTS_DOWN),
             (known.slowing == Slowing::Helps, &SLOWING_HELPS),
             (known.spread == Spread::One, &ONE_HOST),
@@ -317,6 +331,13 @@ impl History {
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         self.last_seen
             .is_none_or(|it| now.saturating_duration_since(it) > WINDOW)
+    }
+
+    /// Whether no failure came for as long as is remembered, and none was to be had: what the last ones
+    /// taught says nothing of the next.
+    fn is_long_over(&self, now: Instant) -> bool {
+        let last = self.last_failed.max(self.quiet_until);
+        last.is_some_and(|it| now.saturating_duration_since(it) > WINDOW)
     }
 
     /// Empties the buckets that are over. A clock that went back counts as no time passed.
@@ -385,10 +406,14 @@ impl History {
         entry.failed += u32::from(failed);
     }
 
-    fn spread(&self) -> Spread {
+    fn spread(&self, now: Instant) -> Spread {
+        let is_gone = |it: Instant| now.saturating_duration_since(it) > LONGEST_ABSENCE;
         // One that only fails is seldom asked again.
         let is_down = |it: &Host| it.failed >= LEAST_OF_DOWN && it.failed == it.seen;
-        let is_known = |it: &&Host| it.seen >= LEAST_OF_HOST || is_down(it);
+        let is_known = |it: &&Host| {
+            let is_there = it.last.is_some_and(|last| !is_gone(last));
+            is_there && (it.seen >= LEAST_OF_HOST || is_down(it))
+        };
         let known = || self.hosts.iter().filter(is_known);
         let bad = |it: &&Host| u64::from(it.failed) * 2 >= u64::from(it.seen);
         let (all, failing) = (known().count(), known().filter(bad).count());
@@ -459,6 +484,12 @@ struct Waits {
 }
 
 impl Waits {
+    const NONE: Self = Self {
+        all: [0; WAITS],
+        len: 0,
+        next: 0,
+    };
+
     fn push(&mut self, latency: Duration) {
         let millis = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
         self.all[self.next] = millis;
@@ -601,6 +632,9 @@ const LEAST_OF_HOST: u32 = 5;
 /// After as many failures in a row an endpoint is ejected.
 const LEAST_OF_DOWN: u32 = 3;
 
+/// One that is ejected isn't asked for as long as a hint is believed; one that was taken away never.
+const LONGEST_ABSENCE: Duration = Duration::from_secs(300);
+
 const LEAST_WAITS: usize = 5;
 
 const LEAST_PAIRS: u32 = 3;
@@ -611,5 +645,8 @@ const HOSTS: usize = 8;
 
 /// A burst of failures is over by then; an outage isn't.
 const LONG: Duration = Duration::from_secs(30);
+
+/// What is believed of a server that asks for more quiet: nobody plans further ahead.
+const LONGEST_HINT: Duration = Duration::from_secs(24 * 3600);
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
@@ -63,11 +64,12 @@ impl Signatures {
         self.rows().filter(|row| row.matches(&facts)).collect()
     }
 
-    /// What was the matter. Bounded: at most 4 KiB of the body and 1 KiB of each header are read,
-    /// whatever they hold.
+    /// What was the matter. Bounded: at most 4 KiB of the body and eight values of 1 KiB of each header
+    /// are read, whatever they hold.
     pub fn diagnose(&self, symptoms: &Symptoms<'_>) -> Diagnosis {
         let mut diagnosis = Diagnosis::new();
         diagnosis.processed = symptoms.processed();
+        diagnosis.elapsed = symptoms.elapsed;
         if !symptoms.is_failure() {
             return diagnosis;
         }
@@ -151,6 +153,9 @@ pub struct Diagnosis {
     scores: [i16; CAUSES],
     #[cfg_attr(feature = "serde", serde(skip))]
     announced: Option<Persistence>,
+    /// When it came, for those who know when others did.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(super) elapsed: Option<Duration>,
 }
 
 impl Diagnosis {
@@ -169,6 +174,7 @@ impl Diagnosis {
             },
             scores,
             announced: None,
+            elapsed: None,
         }
     }
 

@@ -85,6 +85,85 @@ fn failures_after_one_round_time_are_a_time_limit_whatever_the_status_says() {
 }
 
 #[test]
+fn a_failure_that_came_at_another_time_is_no_time_limit_of_the_others() {
+    let (health, now) = (Health::new(), Instant::now());
+    let headers = HeaderMap::new();
+    let seen = Symptoms::response(StatusCode::GATEWAY_TIMEOUT, &headers).body(b"too busy");
+    for _ in 0..10 {
+        let slow = Observation::failure(Cause::Unknown).latency(5_003 * MS);
+        health.record(&slow, now);
+    }
+    let cause = |seen: Symptoms<'_>| {
+        let mut diagnosis = seen.diagnose();
+        health.refine(&mut diagnosis, now);
+        diagnosis.cause()
+    };
+    assert_eq!(cause(seen.elapsed(5_004 * MS)), Cause::GatewayTimeout);
+    assert_eq!(cause(seen.elapsed(2 * MS)), Cause::Unknown);
+    // Who doesn't say when it came is told what is known of the others.
+    assert_eq!(cause(seen), Cause::GatewayTimeout);
+}
+
+#[test]
+fn what_an_outage_taught_is_forgotten_a_minute_after_its_last_failure_and_quiet() {
+    let host = |name: &str| Key::of(name);
+    let known = |quiet: Option<Duration>, after: Duration| {
+        let (health, t0) = (Health::new(), Instant::now());
+        let mut last = t0;
+        for step in 0..5 {
+            last = t0 + step * 5 * SECOND;
+            let seen = Observation::failure(Cause::Unknown).latency(10 * SECOND);
+            let seen = seen.host(host("down"));
+            let hint = quiet.unwrap_or_default().max(SECOND);
+            health.record(&seen.retry_after(hint), last);
+        }
+        health.snapshot(last + after)
+    };
+    let all = known(None, 60 * SECOND);
+    assert_eq!(
+        (all.cluster, all.hints),
+        (Some(10 * SECOND), Hints::Constant)
+    );
+    let none = known(None, 62 * SECOND);
+    assert_eq!((none.cluster, none.hints), (None, Hints::Unknown));
+    // Who is asked to be quiet for longer can't hear of it sooner.
+    let quiet = Some(120 * SECOND);
+    assert_eq!(known(quiet, 180 * SECOND).hints, Hints::Constant);
+    assert_eq!(known(quiet, 181 * SECOND).hints, Hints::Unknown);
+    // No more than is believed.
+    let (day, wild) = (24 * 3600 * SECOND, Some(Duration::from_secs(1_000_000)));
+    assert_eq!(known(wild, day + 60 * SECOND).hints, Hints::Constant);
+    assert_eq!(known(wild, day + 61 * SECOND).hints, Hints::Unknown);
+
+    // The next outage begins anew.
+    let (health, t0) = (Health::new(), Instant::now());
+    let slow = Observation::failure(Cause::Unknown).latency(10 * SECOND);
+    for _ in 0..5 {
+        health.record(&slow, t0);
+    }
+    let later = t0 + 61 * SECOND;
+    health.record(&slow, later);
+    assert_eq!(health.snapshot(later).cluster, None);
+}
+
+#[test]
+fn a_host_that_nobody_asks_any_more_is_not_held_against_the_others() {
+    let (health, t0) = (Health::new(), Instant::now());
+    for _ in 0..5 {
+        let seen = Observation::failure(Cause::UpstreamUnavailable);
+        health.record(&seen.host(Key::of("gone")), t0);
+    }
+    let well = |at| {
+        for _ in 0..5 {
+            health.record(&Observation::success().host(Key::of("well")), at);
+        }
+        health.snapshot(at).spread
+    };
+    assert_eq!(well(t0 + 300 * SECOND), Spread::One);
+    assert_eq!(well(t0 + 301 * SECOND), Spread::Unknown);
+}
+
+#[test]
 fn the_clients_own_limit_is_no_cluster_of_the_server() {
     let (health, now) = (Health::new(), Instant::now());
     for _ in 0..20 {
