@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use evenkeel::diagnosis::{Diagnosis, Symptoms};
 use evenkeel::http::{Http, classify_error};
 use evenkeel::verdict::{Circumstances, Classify, Verdict};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
@@ -38,6 +38,9 @@ pub(crate) enum Failure {
     /// An answer, and the beginning of its body.
     #[error("status {}", .0.status())]
     Answered(Box<Response<Bytes>>),
+    /// An answer without the body that it would have had: nobody asked for it.
+    #[error("status {}", .0.status())]
+    Bodiless(Box<Response<Bytes>>),
     /// An answer that broke off.
     #[error("status {}, broken off", .0.status())]
     BrokenOff(Box<Response<Bytes>>),
@@ -113,6 +116,8 @@ impl Client {
         let response = Response::from_parts(parts, begin.freeze());
         if broken_off {
             Err(Failure::BrokenOff(Box::new(response)))
+        } else if is_failure && self.target.method == Method::HEAD {
+            Err(Failure::Bodiless(Box::new(response)))
         } else if is_failure {
             Err(Failure::Answered(Box::new(response)))
         } else {
@@ -156,7 +161,7 @@ impl Classify<Response<Bytes>, Failure> for Reading {
         };
         match outcome {
             Ok(response) => of(response),
-            Err(Failure::Answered(response)) => of(response),
+            Err(Failure::Answered(response) | Failure::Bodiless(response)) => of(response),
             Err(Failure::BrokenOff(_)) => Verdict::transient(),
             Err(Failure::Client(error)) => classify_error(error),
             Err(Failure::Spent) => Verdict::success(),
@@ -171,6 +176,7 @@ impl Classify<Response<Bytes>, Failure> for Reading {
         let symptoms = match outcome {
             Ok(_) | Err(Failure::Spent) => return None,
             Err(Failure::Answered(it)) => Symptoms::of_response(it).body(it.body()),
+            Err(Failure::Bodiless(it)) => Symptoms::of_response(it),
             Err(Failure::BrokenOff(it)) => Symptoms::of_response(it).broken_off(),
             Err(Failure::Client(error)) => Symptoms::error(error),
         };
@@ -262,6 +268,28 @@ mod tests {
         };
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(cause(&answered), Cause::UpstreamUnavailable);
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_head_is_not_taken_for_an_empty_page() {
+        let page = |_: &_| {
+            Reply::status(503)
+                .header("server", "envoy")
+                .header("content-type", "text/plain")
+                .body("closed")
+        };
+        let server = Server::with(page).await.expect("a port");
+        let target = Target {
+            method: Method::HEAD,
+            uri: server.url("/stock").parse().expect("a URL"),
+        };
+        let client = Client::new(&target).expect("certificates");
+        let failure = client.ask().await.expect_err("503");
+        let seen = Circumstances::new(None, std::time::SystemTime::now());
+        let diagnosis = Reading(Http::new()).diagnose(Err(&failure), seen);
+        let diagnosis = diagnosis.expect("a failure");
+        let mut told = diagnosis.evidence().iter().map(|it| it.name());
+        assert!(!told.any(|it| it.contains("empty")), "{diagnosis:?}");
     }
 
     #[tokio::test]

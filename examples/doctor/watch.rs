@@ -183,7 +183,9 @@ impl Look {
                     .last()
                     .map(evenkeel::report::Failure::verdict);
                 let saw = match (error.cause(), verdict) {
-                    (Operation(Failure::Answered(it)), _) => it.status().as_u16().to_string(),
+                    (Operation(Failure::Answered(it) | Failure::Bodiless(it)), _) => {
+                        it.status().as_u16().to_string()
+                    }
                     (Operation(Failure::Client(_)) | Elapsed(_), Some(verdict)) => {
                         verdict.error_type().to_string()
                     }
