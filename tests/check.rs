@@ -153,8 +153,7 @@ fn no_wild_hint_keeps_checks_of_bad_health_away_for_longer_than_a_day() {
         world.call(&pipeline);
         world.run_for(ms(10));
     }
-    let day = ms(24 * 3_600_000);
-    world.run_for(day - ms(1000));
+    world.run_for(ms(24 * 3_600_000 - 1000));
     assert_eq!(world.sent(Who::Check), []);
     world.answers_well();
     world.run_for(ms(5000));
