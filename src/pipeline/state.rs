@@ -943,6 +943,7 @@ impl State {
         policies: &Policies,
         now: &mut Moment,
     ) {
+        let host = self.host();
         let hold = self.endpoint.take();
         let Some(sent) = self.sent else {
             return;
@@ -962,6 +963,7 @@ impl State {
             };
             let _ = self.record(hold, ended, operation, policies, now);
         }
+        self.hear_of_cut(latency, long, host, policies, now);
         let Some(passes) = &mut self.passes else {
             return;
         };
@@ -970,6 +972,32 @@ impl State {
         let mut changes = Vec::new();
         passes.cut_short(&mut outcome, long, &mut changes);
         self.tell_changes(changes, policies);
+    }
+
+    /// What was the matter with an attempt that was cut short. If it was short anyway, what was known of
+    /// those before says more.
+    fn hear_of_cut(
+        &mut self,
+        latency: Duration,
+        long: bool,
+        host: Option<Key>,
+        policies: &Policies,
+        now: &mut Moment,
+    ) {
+        let mut diagnosis = Symptoms::timeout(latency).diagnose();
+        let health = self.passes.as_ref().and_then(|it| it.health.as_ref());
+        if let Some(health) = health.filter(|_| long) {
+            let at = now.read(policies);
+            let seen = Observation::failure(diagnosis.cause());
+            let seen = self.seen(seen, None, host, policies, at);
+            let change = health.record(&seen, at);
+            health.refine(&mut diagnosis, at);
+            self.tell_change(change.map(Change::Health), self.number, policies);
+        }
+        let story = self.story.get_or_insert_with(|| Story::new(policies));
+        if long || story.report.diagnosis.is_none() {
+            story.report.diagnosis = Some(Box::new(diagnosis));
+        }
     }
 
     /// Tells its endpoint and every gate how the attempt ended. Says whether a hint was the endpoint's

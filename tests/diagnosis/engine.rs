@@ -116,6 +116,50 @@ fn a_classifier_without_causes_gives_none_but_for_its_own_timeout() {
 }
 
 #[test]
+fn what_the_deadline_cuts_short_is_diagnosed_and_health_hears_of_it() {
+    let (clock, health) = (ManualClock::new(), Health::new());
+    let pipeline = Pipeline::new()
+        .clock(clock.clock())
+        .health(health.clone())
+        .timeout(10 * SECOND)
+        .deadline(6 * SECOND);
+    let hang = || std::future::pending::<Result<(), &str>>();
+    for _ in 0..10 {
+        let error = block_on(&clock, pipeline.run(|_| hang())).unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        let diagnosis = error.report().diagnosis().expect("it was cut short");
+        assert_eq!(diagnosis.cause(), Cause::OwnTimeout);
+        assert_eq!(diagnosis.origin(), Origin::Client);
+    }
+    let known = health.snapshot(clock.now());
+    assert_eq!((known.condition, known.failed), (Condition::Failing, 10));
+    assert_eq!(known.cause, Cause::OwnTimeout);
+    assert_eq!(known.cluster, None);
+
+    // One that had little time left says little: what was before it says more.
+    let health = Health::new();
+    let short = pipeline
+        .health(health.clone())
+        .retry(Retry::constant(3 * SECOND))
+        .min_time_left(Duration::ZERO)
+        .classify(Http::new());
+    let service = ScriptedService::new(
+        &clock,
+        [
+            Reply::status(502)
+                .header("proxy-status", "edge; error=connection_refused")
+                .after(SECOND),
+            Reply::status(200).after(60 * SECOND),
+        ],
+    );
+    let error = block_on(&clock, short.layer(service).oneshot(get())).unwrap_err();
+    assert_eq!(error.attempts(), 2);
+    let diagnosis = error.report().diagnosis().expect("a failure");
+    assert_eq!(diagnosis.cause(), Cause::UpstreamUnavailable);
+    assert_eq!(health.snapshot(clock.now()).failed, 1);
+}
+
+#[test]
 fn a_slow_gateway_is_told_by_its_time() {
     // Apache says 502 of a time limit; only the time tells it from a crash.
     for (delay, cause) in [
