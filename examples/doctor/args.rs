@@ -15,7 +15,8 @@ usage: doctor [options] URL     watches a URL, and says why it fails
   --for LENGTH       for so long, such as 30s or 5m: 1 s to 10 min, at most 10 requests a second; 30s by itself
   --method GET|HEAD  GET tells more, for error pages are read; HEAD costs the service less
   --json             for programs
-  --out FOLDER       writes the report there as Markdown, JSON and a page; the demo's by itself is target/doctor";
+  --out FOLDER       writes the report there as Markdown, JSON and a page, unless one is there already;
+                     the demo's by itself is target/doctor";
 
 /// The command line.
 #[derive(Debug)]

@@ -53,6 +53,11 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    if let Some(folder) = args.out.as_deref().filter(|it| holds_report(it)) {
+        // Once the service is well there is no other record of why it wasn't.
+        let folder = folder.display();
+        return Err(format!("--out: {folder} holds a report already, name another folder").into());
+    }
     match &args.task {
         Task::Help => print(args::USAGE),
         Task::Demo => demo::run(args).await?,
@@ -80,6 +85,17 @@ fn recorder(window: std::time::Duration) -> Recorder {
     Recorder::new().least(1).window(window).quiet_for(window)
 }
 
+/// Whether something would be lost by writing there.
+fn holds_report(folder: &Path) -> bool {
+    let names = [
+        "doctor.json",
+        "incident-1.md",
+        "incident-1.json",
+        "incident-1.html",
+    ];
+    names.iter().any(|it| folder.join(it).exists())
+}
+
 /// Writes what was found into a folder.
 fn write(folder: &Path, visits: &[serde_json::Value], incidents: &[Report]) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
@@ -101,4 +117,25 @@ fn write(folder: &Path, visits: &[serde_json::Value], incidents: &[Report]) -> s
     }
     eprintln!("wrote the report to {}", folder.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_report_of_an_earlier_time_is_not_written_over() {
+        let folder = std::env::temp_dir().join(format!("evenkeel-doctor-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder of our own");
+        let line = ["--demo", "--out"].map(str::to_owned);
+        let line = line.into_iter().chain([folder.display().to_string()]);
+        let args = Args::read(line).expect("right");
+        assert!(!holds_report(&folder));
+        let kept = folder.join("incident-1.md");
+        std::fs::write(&kept, "of the outage").expect("a file of our own");
+        let error = run(&args).await.expect_err("it is there");
+        assert!(error.to_string().contains("another folder"), "{error}");
+        assert_eq!(std::fs::read(&kept).expect("kept"), b"of the outage");
+        std::fs::remove_dir_all(&folder).expect("a folder of our own");
+    }
 }
