@@ -49,7 +49,7 @@
 //!   [`Http::signatures`](crate::http::Http::signatures).
 //! - What [proves](crate::http::provably_not_sent) that a request was not sent makes it safe to
 //!   repeat, within attempts, budget and deadline as ever.
-//! - Nothing ever adds an attempt, or time.
+//! - Nothing else ever adds an attempt, or time.
 //!
 //! # Cost
 //!
