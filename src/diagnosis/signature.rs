@@ -257,8 +257,8 @@ impl Test {
             Self::NoBodyHas(text) => !body.is_some_and(|it| it.has(text)),
             Self::NoHeader(name) => !facts.has(name),
             Self::ProxyError(known) => {
-                let error = proxy_error(facts.fields("proxy-status"));
-                known.iter().any(|it| error == Some(it.as_bytes()))
+                let error = facts.proxy_error;
+                error.is_some_and(|error| known.iter().any(|it| error == it.as_bytes()))
             }
             Self::Reason(text) => symptoms
                 .reason
@@ -286,6 +286,8 @@ pub(super) struct Facts<'a> {
     pub(super) symptoms: &'a Symptoms<'a>,
     /// The [marks](mark) of the headers that are there.
     named: u64,
+    /// The first error in `Proxy-Status`.
+    proxy_error: Option<&'a [u8]>,
     /// What can be read of the body.
     pub(super) text: Option<Text>,
     /// What the server asked for, as a length of time from now.
@@ -304,12 +306,15 @@ impl<'a> Facts<'a> {
     /// Without what takes reading.
     fn of_headers(symptoms: &'a Symptoms<'a>) -> Self {
         let names = symptoms.headers.iter().flat_map(|it| it.keys());
-        Self {
+        let mut facts = Self {
             symptoms,
             named: names.fold(0, |named, name| named | mark(name.as_str())),
+            proxy_error: None,
             text: None,
             hint: None,
-        }
+        };
+        facts.proxy_error = proxy_error(facts.fields("proxy-status"));
+        facts
     }
 
     fn has(&self, name: &str) -> bool {
