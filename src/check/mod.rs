@@ -88,7 +88,8 @@
 //!
 //! # How it composes
 //!
-//! Each key has its own, and each client: a fleet of a hundred clients checks a hundred times. It looks
+//! Each key has its own, and one only: two would take each other's reservation. Each client has its own
+//! too: a fleet of a hundred clients checks a hundred times. It looks
 //! at the pipeline's policies as they are, so a [reload](crate::Pipeline::reload) changes what it looks at.
 //! Waiting in line for a rate limit or a bulkhead it stands where it comes; what it waits for in a
 //! window's line, it waits for at the head.

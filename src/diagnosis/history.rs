@@ -146,7 +146,7 @@ pub enum Slowing {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// How it does.
+    /// How it does, as of the last outcomes that were enough to say: it stays so while nothing comes.
     pub condition: Condition,
     /// Attempts that ended in the last minute.
     pub attempts: u64,

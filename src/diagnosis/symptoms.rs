@@ -129,7 +129,8 @@ impl<'a> Symptoms<'a> {
     }
 
     /// The beginning of the body, decoded. Only the first 4 KiB are read, and only of text, JSON and
-    /// XML, and of failures. An empty slice says that there is no body.
+    /// XML, and of failures. An empty slice says that there is no body,
+    /// which is evidence: don't give one for an answer to `HEAD`, which has none anyway.
     pub const fn body(mut self, prefix: &'a [u8]) -> Self {
         self.body = Some(prefix);
         self
