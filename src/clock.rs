@@ -74,6 +74,7 @@ impl Clock {
     /// # Cancel safety
     ///
     /// Dropping it cancels the timer.
+    #[inline]
     pub fn sleep_until(&self, at: Instant, why: Why) -> Sleep {
         let timer = match &self.custom {
             Some(runtime) => Timer::Custom {
@@ -168,6 +169,7 @@ pin_project! {
 impl Future for Sleep {
     type Output = ();
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.project().timer.project() {
             TimerProjection::Custom { sleep } => sleep.as_mut().poll(cx),
