@@ -288,7 +288,10 @@ mod tests {
         let seen = Circumstances::new(None, std::time::SystemTime::now());
         let diagnosis = Reading(Http::new()).diagnose(Err(&failure), seen);
         let diagnosis = diagnosis.expect("a failure");
-        let mut told = diagnosis.evidence().iter().map(evenkeel::diagnosis::Evidence::name);
+        let mut told = diagnosis
+            .evidence()
+            .iter()
+            .map(evenkeel::diagnosis::Evidence::name);
         assert!(!told.any(|it| it.contains("empty")), "{diagnosis:?}");
     }
 
