@@ -241,7 +241,6 @@ impl Told {
 }
 
 impl<S, Q, C> Exchange<S, Q, C> {
-    #[cfg(feature = "reqwest")]
     pub(crate) fn new(service: S, request: Q, protocol: C) -> Self
     where
         S: Service<Q>,
