@@ -14,8 +14,8 @@ const TOLERANCE: f64 = 5.0;
 /// So many more don't matter, however small the case: a branch is turned around.
 const SLACK: f64 = 3.0;
 
-/// Other compilers and other C libraries make other code of the same source.
-const DECISIVE: [&str; 2] = ["rustc", "libc"];
+/// Other compilers, C libraries and machines make other code of the same source.
+const DECISIVE: [&str; 3] = ["host", "rustc", "libc"];
 
 #[derive(Default)]
 struct Baseline {
