@@ -57,28 +57,38 @@ pub fn each(mut once: impl FnMut() + 'static) -> Run {
     })
 }
 
-/// Polls once: all of it is ready at once.
+/// Polls once, for what it does and not for what it gives: all of it is ready at once.
+///
+/// The future stays where it is made, and what it gives where it is put: neither is moved for the
+/// sake of being measured.
+#[allow(clippy::inline_always)]
+#[inline(always)]
+pub fn done<F: Future>(future: F) {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    let polled = future.as_mut().poll(&mut context);
+    assert!(black_box(&polled).is_ready(), "all of it is ready at once");
+}
+
+/// What it gives, and all of it is ready at once.
+#[allow(clippy::inline_always)]
+#[inline(always)]
 pub fn now<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    match future
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
-    {
-        Poll::Ready(output) => black_box(output),
+    let mut context = Context::from_waker(Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        Poll::Ready(output) => output,
         Poll::Pending => unreachable!("all of it is ready at once"),
     }
 }
 
-/// The same, for what it does and not for what it gives.
-pub fn done<F: Future>(future: F) {
-    now(future);
-}
-
 /// Polls until it is ready, with nothing between.
+#[allow(clippy::inline_always)]
+#[inline(always)]
 pub fn done_polling<F: Future>(future: F) {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
-    while black_box(future.as_mut().poll(&mut context)).is_pending() {}
+    while black_box(&future.as_mut().poll(&mut context)).is_pending() {}
 }
 
 /// Pending at its first poll, ready at its second. Who polls doesn't wait to be woken.
