@@ -36,6 +36,18 @@ impl History {
 }
 
 impl Attempt {
+    /// The first of a call without a deadline, at no endpoint.
+    #[inline]
+    pub(crate) const fn first(earlier: u32) -> Self {
+        Self {
+            number: 1,
+            earlier,
+            deadline: None,
+            history: History::NONE,
+            endpoint: None,
+        }
+    }
+
     /// The attempt's number: 1 is the first.
     #[must_use]
     pub const fn number(&self) -> u32 {

@@ -15,6 +15,7 @@ use evenkeel::report::{Stop, WaitReason};
 use evenkeel::testing::{ManualClock, Script, block_on};
 use evenkeel::verdict::{Hint, Kind, Label, Processed, Verdict, by};
 use evenkeel::{Breaker, Budget, Bulkhead, Error, Event, Key, Keyed, Pipeline, Retry, Rng, Window};
+use proptest::prelude::*;
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -605,6 +606,96 @@ fn a_call_that_panicked_is_over_and_gives_back_what_it_held() {
     assert!(bulkhead.try_acquire().is_none());
     drop(call);
     assert!(bulkhead.try_acquire().is_some());
+}
+
+/// What became of a call that was dropped after so many polls, if it wasn't over before.
+fn course(pipeline: &Pipeline, clock: &ManualClock, steps: &[(u8, u64)], polls: usize) -> String {
+    let budget = Budget::new(Ratio::percent(60)).capacity(3);
+    let retry = Retry::constant(ms(5)).max_attempts(4);
+    let pipeline = pipeline
+        .clone()
+        .retry(retry.budget(budget.clone()))
+        .rng(Rng::seeded(7))
+        .clock(clock.clock());
+    let script = steps.iter().fold(Script::new(clock), |script, &step| {
+        let script = match step {
+            (0, _) => return script.hang(),
+            (1 | 2, number) => script.ok(number),
+            (_, number) => script.err(number),
+        };
+        match step.1 {
+            0 => script,
+            delay => script.after(ms(delay)),
+        }
+    });
+    let mut told = Vec::new();
+    let mut ended = None;
+    for _ in 0..3 {
+        let mut call = Box::pin(pipeline.run(|attempt| {
+            let (began, left) = (attempt.elapsed(), attempt.time_left());
+            told.push((attempt.number(), attempt.total(), began, left));
+            script.play(attempt)
+        }));
+        for _ in 0..polls {
+            if let Poll::Ready(result) = call.as_mut().poll(&mut cx()) {
+                ended = Some(result.map_err(|error| {
+                    let report = error.report();
+                    let numbers = (report.attempts(), report.elapsed(), report.stop());
+                    (
+                        format!("{:?}", report.failures()),
+                        numbers,
+                        error.to_string(),
+                    )
+                }));
+                break;
+            }
+            clock.advance_to_next();
+        }
+    }
+    format!(
+        "{ended:?} {told:?} {:?} {:?}",
+        script.begun(),
+        budget.snapshot()
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// A call with nothing in front of it goes another way than one of whose success somebody is told.
+    #[test]
+    fn who_is_told_makes_no_difference(
+        steps in proptest::collection::vec((0_u8..6, 0_u64..40), 12..13),
+        timeout in proptest::option::of(10_u64..60),
+        polls in 1_usize..12,
+    ) {
+        let pipeline = timeout.map_or_else(Pipeline::new, |it| Pipeline::new().timeout(ms(it)));
+        let of = |pipeline: &Pipeline| course(pipeline, &ManualClock::new(), &steps, polls);
+        let watched = pipeline.clone().observer(All(Arc::default()));
+        let reloaded = Pipeline::new().deadline(ms(9)).reloadable();
+        prop_assert!(reloaded.reload(&pipeline).is_ok());
+        let expected = of(&watched);
+        prop_assert_eq!(&of(&pipeline), &expected);
+        prop_assert_eq!(&of(&reloaded), &expected);
+    }
+}
+
+#[test]
+fn settings_of_now_decide_what_is_in_front_of_a_call() {
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::new().clock(clock.clock()).reloadable();
+    let call = || {
+        block_on(
+            &clock,
+            pipeline.run(|it| async move { Ok::<_, ()>(it.time_left()) }),
+        )
+    };
+    assert_eq!(call(), Ok(None));
+    let limited = Pipeline::new().deadline(ms(9));
+    assert_eq!(pipeline.reload(&limited), Ok(()));
+    assert_eq!(call(), Ok(Some(ms(9))));
+    assert_eq!(pipeline.reload(&Pipeline::new()), Ok(()));
+    assert_eq!(call(), Ok(None));
 }
 
 fn cx() -> Context<'static> {

@@ -299,6 +299,7 @@ fn for_check(policies: &Policies, ears: &Arc<Ears>, check: Check) -> Arc<Policie
     policies.observer = Some(Arc::clone(ears) as Arc<dyn Observer>);
     policies.wants_all = true;
     policies.purpose = Purpose::Check { first: check.first };
+    policies.note();
     Arc::new(policies)
 }
 

@@ -9,8 +9,9 @@
 //!              └────── Waiting ◀──── Draining
 //! ```
 //!
-//! Which stage it is in is a local of the poll, and noted in the call only where that has to wait:
-//! a call that succeeds at once runs straight through. Time is read at most once between two events
+//! Which stage it is in is a local of the poll, and noted in the call only where that has to wait.
+//! A call in front of which nothing stands goes straight to its first attempt, and before that turns
+//! out to be no plain success it has nothing to remember. Time is read at most once between two events
 //! of the outside world, and not at all where nothing needs it. Dropping the call at any stage drops
 //! what it holds: the running attempt, the withdrawal of an attempt that never began, places in line
 //! and permits, the timer.
@@ -30,11 +31,12 @@ use crate::attempt::Attempt;
 use crate::chaos::Fault;
 use crate::clock::{Sleep, Why};
 use crate::deadline::Deadline;
+use crate::endpoints;
 use crate::error::{Cause, Error};
 use crate::keyed::Key;
-use crate::pipeline::Policies;
 use crate::pipeline::operation::{Closure, Operation};
 use crate::pipeline::state::{Entry, Held, Moment, Outcome, State, TIMED_OUT};
+use crate::pipeline::{Policies, Way};
 use crate::report::WaitReason;
 use crate::span;
 use crate::throttle::Priority;
@@ -57,12 +59,32 @@ pin_project! {
         // Dropped before the state: an attempt that is given up is gone before its permits are.
         #[pin]
         work: Work<O::Attempt, O::Discard>,
+        // None while it goes straight on: most calls never need it.
+        #[pin]
+        progress: Option<Progress>,
+    }
+}
+
+pin_project! {
+    /// What a call remembers and holds that did not go straight on.
+    #[project = ProgressProjection]
+    struct Progress {
         state: State,
         #[pin]
         timer: Option<Sleep>,
         // When the timer of a place in line ends.
         timer_ends: Option<Instant>,
     }
+}
+
+/// A call's own, lent for one stage.
+struct Parts<'a, O: Operation> {
+    policies: &'a Policies,
+    operation: &'a mut O,
+    work: Pin<&'a mut Work<O::Attempt, O::Discard>>,
+    state: &'a mut State,
+    timer: Pin<&'a mut Option<Sleep>>,
+    timer_ends: &'a mut Option<Instant>,
 }
 
 /// How far a call is.
@@ -108,10 +130,38 @@ where
             operation,
             stage: Stage::Start,
             work: Work::None,
-            state: State::new(),
-            timer: None,
-            timer_ends: None,
+            progress: None,
         }
+    }
+
+    #[inline]
+    fn parts(self: Pin<&mut Self>) -> Parts<'_, O> {
+        let mut this = self.project();
+        if this.progress.is_none() {
+            let state = State::new(this.operation.earlier_attempts());
+            this.progress.set(Some(Progress {
+                state,
+                timer: None,
+                timer_ends: None,
+            }));
+        }
+        let progress = this.progress.as_pin_mut().expect("made above").project();
+        Parts {
+            policies: this.policies,
+            operation: this.operation,
+            work: this.work,
+            state: progress.state,
+            timer: progress.timer,
+            timer_ends: progress.timer_ends,
+        }
+    }
+
+    /// The same of a call that went straight on till its first attempt.
+    #[cold]
+    fn parts_of_first(self: Pin<&mut Self>) -> Parts<'_, O> {
+        let parts = self.parts();
+        parts.state.number = 1;
+        parts
     }
 }
 
@@ -168,103 +218,145 @@ where
 {
     type Output = Result<O::Value, Error<O::Error>>;
 
-    #[allow(clippy::too_many_lines)] // one way, read from top to bottom
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.as_mut().project();
         // Left at that by the call's end, and by a panic of anything that it calls.
-        let mut at = mem::replace(self.as_mut().project().stage, Stage::Done);
+        let at = mem::replace(this.stage, Stage::Done);
+        let policies: &Policies = this.policies;
         let mut now = Moment(None);
+        let is_straight = matches!(at, Stage::Start)
+            && policies.way == Way::Straight
+            && this.operation.deadline().is_none()
+            && !span::may_be_wanted();
+        if !is_straight {
+            return self.drive(at, &mut now, cx);
+        }
+        match self.as_mut().go_straight(cx, &mut now) {
+            Ok(value) => Poll::Ready(Ok(value)),
+            Err(Turn::Goes(at)) => self.drive(at, &mut now, cx),
+            Err(Turn::Waits(at)) => {
+                *self.project().stage = at;
+                Poll::Pending
+            }
+            Err(Turn::Ends(result)) => Poll::Ready(result),
+        }
+    }
+}
+
+/// The stages.
+impl<P, O> Call<P, O>
+where
+    P: Deref<Target = Policies>,
+    O: Operation,
+{
+    /// The first attempt of a call in front of which nothing stands, and of whose success nobody is told.
+    /// It has to remember nothing before the attempt turns out to be something else.
+    #[allow(clippy::inline_always)] // or what comes of it goes through memory
+    #[inline(always)]
+    fn go_straight(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        now: &mut Moment,
+    ) -> Result<O::Value, Turn<O>> {
+        let mut this = self.as_mut().project();
+        let policies: &Policies = this.policies;
+        let Poll::Ready(ready) = this.operation.poll_ready(cx) else {
+            return Err(self.await_readiness(cx, now));
+        };
+        policies.deposit(policies.budget(), now);
+        if let Err(error) = ready {
+            let outcome = Outcome::Returned(Err(error));
+            return Err(self.parts_of_first().end(outcome, now));
+        }
+        let attempt = Attempt::first(this.operation.earlier_attempts());
+        let last = policies.is_last(attempt.total());
+        let attempt = this.operation.begin(attempt, None, last);
+        this.work.set(Work::Attempt { attempt });
+        let Poll::Ready(result) = poll_attempt(this.work.as_mut(), None, cx) else {
+            self.as_mut().parts_of_first();
+            return Err(self.await_attempt(cx, now));
+        };
+        this.work.set(Work::None);
+        let verdict = this.operation.classify(result.as_ref());
+        match result {
+            Ok(value) if verdict.is_success() => Ok(value),
+            result => {
+                now.forget();
+                let outcome = Outcome::Returned(result);
+                Err(self.parts_of_first().judge(outcome, verdict, now))
+            }
+        }
+    }
+
+    /// All of them, from any one on.
+    fn drive(
+        mut self: Pin<&mut Self>,
+        mut at: Stage,
+        now: &mut Moment,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<O::Value, Error<O::Error>>> {
         let mut turns = 0;
         loop {
-            let mut this = self.as_mut().project();
-            let policies: &Policies = this.policies;
+            let mut this = self.as_mut().parts();
+            let policies = this.policies;
             let state = &mut *this.state;
             let turn = 'turn: {
                 if let Stage::Start = at {
                     if let Some(error) = policies.invalid {
-                        break 'turn this.fail(Cause::Config(error), &mut now);
+                        break 'turn this.fail(Cause::Config(error), now);
                     }
-                    state.start(policies, this.operation.deadline(), &mut now);
-                    state.earlier = this.operation.earlier_attempts();
+                    state.start(policies, this.operation.deadline(), now);
                     at = Stage::Entering;
                 }
                 if let Stage::Entering = at {
-                    match state.enter(this.operation, policies, cx.waker(), &mut now) {
+                    match state.enter(this.operation, policies, cx.waker(), now) {
                         Entry::Go => clear(this.timer.as_mut()),
                         entry => {
-                            break 'turn self
-                                .as_mut()
-                                .stand_in_line(entry, cx, &mut now, &mut turns);
+                            break 'turn self.as_mut().stand_in_line(entry, cx, now, &mut turns);
                         }
                     }
                     at = Stage::Ready;
                 }
                 if let Stage::Ready = at {
                     let Poll::Ready(ready) = this.operation.poll_ready(cx) else {
-                        break 'turn self.as_mut().await_readiness(cx, &mut now);
+                        break 'turn self.as_mut().await_readiness(cx, now);
                     };
                     clear(this.timer.as_mut());
                     // Asked last of all: waiting for readiness may have taken long.
-                    match state.pass_breaker(this.operation, policies, cx.waker(), &mut now) {
+                    match state.pass_breaker(this.operation, policies, cx.waker(), now) {
                         Entry::Go => {}
-                        entry => break 'turn self.as_mut().step_back(entry, &mut now),
+                        entry => break 'turn self.as_mut().step_back(entry, now),
                     }
-                    state.begin(policies, &mut now);
+                    state.begin(policies, now);
                     if let Err(error) = ready {
-                        break 'turn this.end(Outcome::Returned(Err(error)), &mut now);
+                        break 'turn this.end(Outcome::Returned(Err(error)), now);
                     }
                     let mut endpoint = None;
                     if policies.endpoints.is_some() {
-                        endpoint = state.choose(this.operation, policies, &mut now);
-                    }
-                    if span::may_be_wanted() {
-                        state.open_span(this.operation);
+                        endpoint = state.choose(this.operation, policies, now);
                     }
                     // After the choice: the endpoint is to see what is injected.
                     if policies.chaos.is_some() {
-                        let attempt = state.attempt(endpoint, policies, &mut now);
-                        if state.inject(attempt, this.operation, policies, &mut now) {
+                        let attempt = state.attempt(endpoint, policies, now);
+                        if state.inject(attempt, this.operation, policies, now) {
+                            if span::may_be_wanted() {
+                                state.open_span(this.operation);
+                            }
                             break 'turn Turn::Goes(Stage::Injecting);
                         }
                     }
-                    let attempt = state.attempt(endpoint, policies, &mut now);
-                    let attempt = begin(state, this.operation, attempt, policies);
-                    this.work.set(Work::Attempt { attempt });
+                    self.as_mut().launch(endpoint, now);
                     at = Stage::Running;
                 }
-                if let Stage::Running = at {
-                    let Poll::Ready(result) = poll_attempt(this.work.as_mut(), state, cx) else {
-                        break 'turn self.as_mut().await_attempt(cx, &mut now);
-                    };
-                    this.work.set(Work::None);
-                    clear(this.timer.as_mut());
-                    if result.is_err() || state.is_measured(policies) {
-                        now.forget();
-                    }
-                    let verdict = match &result {
-                        // An answer can be lost, a failure of its own can't.
-                        Ok(_) if state.loses_answer() => {
-                            let outcome = state.imitate(Fault::Lost, this.operation);
-                            break 'turn this.end(outcome, &mut now);
-                        }
-                        result => this.operation.classify(result.as_ref()),
-                    };
-                    match result {
-                        Ok(mut value) if verdict.is_success() => {
-                            let operation = &*this.operation;
-                            state.succeeds(Some(&value), operation, policies, &mut now);
-                            state.hand_over(&mut value, operation, policies, &mut now);
-                            return Poll::Ready(Ok(value));
-                        }
-                        result => {
-                            let outcome = Outcome::Returned(result);
-                            break 'turn this.judge(outcome, verdict, &mut now);
-                        }
-                    }
-                }
                 match at {
-                    Stage::Injecting => self.as_mut().hold(cx, &mut now),
-                    Stage::Draining => self.as_mut().drain(cx, &mut now),
-                    Stage::Waiting => self.as_mut().wait(cx, &mut now, &mut turns),
+                    Stage::Running => match self.as_mut().run(cx, now) {
+                        Ok(value) => return Poll::Ready(Ok(value)),
+                        Err(turn) => turn,
+                    },
+                    Stage::Injecting => self.as_mut().hold(cx, now),
+                    Stage::Draining => self.as_mut().drain(cx, now),
+                    Stage::Waiting => self.as_mut().wait(cx, now, &mut turns),
                     _ => unreachable!("a future isn't polled after it is ready"),
                 }
             };
@@ -276,6 +368,58 @@ where
                 }
                 Turn::Ends(result) => return Poll::Ready(result),
             }
+        }
+    }
+
+    /// The attempt that has begun is made.
+    #[allow(clippy::inline_always)] // what the attempt is told is written only where it looks
+    #[inline(always)]
+    fn launch(self: Pin<&mut Self>, endpoint: Option<endpoints::Id>, now: &mut Moment) {
+        let mut this = self.parts();
+        let (state, policies) = (this.state, this.policies);
+        if span::may_be_wanted() {
+            state.open_span(this.operation);
+        }
+        let attempt = state.attempt(endpoint, policies, now);
+        let attempt = begin(state, this.operation, attempt, policies);
+        this.work.set(Work::Attempt { attempt });
+    }
+
+    /// Polls the attempt.
+    #[allow(clippy::inline_always)] // or what comes of it goes through memory
+    #[inline(always)]
+    fn run(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        now: &mut Moment,
+    ) -> Result<O::Value, Turn<O>> {
+        let mut this = self.as_mut().parts();
+        let (state, policies) = (&mut *this.state, this.policies);
+        let Poll::Ready(result) = poll_attempt(this.work.as_mut(), state.span.as_deref(), cx)
+        else {
+            return Err(self.await_attempt(cx, now));
+        };
+        this.work.set(Work::None);
+        clear(this.timer.as_mut());
+        if result.is_err() || state.is_measured(policies) {
+            now.forget();
+        }
+        let verdict = match &result {
+            // An answer can be lost, a failure of its own can't.
+            Ok(_) if state.loses_answer() => {
+                let outcome = state.imitate(Fault::Lost, this.operation);
+                return Err(this.end(outcome, now));
+            }
+            result => this.operation.classify(result.as_ref()),
+        };
+        match result {
+            Ok(mut value) if verdict.is_success() => {
+                let operation = &*this.operation;
+                state.succeeds(Some(&value), operation, policies, now);
+                state.hand_over(&mut value, operation, policies, now);
+                Ok(value)
+            }
+            result => Err(this.judge(Outcome::Returned(result), verdict, now)),
         }
     }
 }
@@ -295,7 +439,7 @@ where
         now: &mut Moment,
         turns: &mut u32,
     ) -> Turn<O> {
-        let mut this = self.project();
+        let mut this = self.parts();
         match entry {
             Entry::Go => Turn::Goes(Stage::Ready),
             Entry::Wait(until, reason) => {
@@ -329,7 +473,7 @@ where
     /// The operation can't begin an attempt yet.
     #[cold]
     fn await_readiness(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
-        let mut this = self.project();
+        let mut this = self.parts();
         let deadline = this.state.deadline;
         let end = || deadline.map(|end| (end.instant(), Why::Deadline));
         if !is_over(this.timer.as_mut(), end, this.policies, cx) {
@@ -342,7 +486,7 @@ where
     /// The breaker didn't let an attempt go that was ready.
     #[cold]
     fn step_back(self: Pin<&mut Self>, entry: Entry<O::Error>, now: &mut Moment) -> Turn<O> {
-        let this = self.project();
+        let this = self.parts();
         let stage = match entry {
             Entry::Go => return Turn::Goes(Stage::Ready),
             Entry::Refused(cause) => return this.fail(cause, now),
@@ -356,7 +500,7 @@ where
     /// Something was injected into the attempt.
     #[cold]
     fn hold(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
-        let mut this = self.project();
+        let mut this = self.parts();
         match this.state.held(this.policies, now) {
             Held::Begin(attempt) => {
                 clear(this.timer);
@@ -394,8 +538,8 @@ where
     /// The attempt isn't over: perhaps its time is.
     #[inline(never)]
     fn await_attempt(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
-        let mut this = self.project();
-        let policies: &Policies = this.policies;
+        let mut this = self.parts();
+        let policies = this.policies;
         let end = || this.state.attempt_ends(policies, now);
         if !is_over(this.timer.as_mut(), end, policies, cx) {
             return Turn::Waits(Stage::Running);
@@ -407,8 +551,8 @@ where
     /// A rejected value is being cleared away.
     #[cold]
     fn drain(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
-        let mut this = self.project();
-        let policies: &Policies = this.policies;
+        let mut this = self.parts();
+        let policies = this.policies;
         if let WorkProjection::Discard { discard } = this.work.as_mut().project() {
             if discard.poll(cx).is_pending() {
                 let end = || {
@@ -434,7 +578,7 @@ where
         now: &mut Moment,
         turns: &mut u32,
     ) -> Turn<O> {
-        let mut this = self.project();
+        let mut this = self.parts();
         let (wait, end) = this.state.wait().expect("a wait was set with the stage");
         if wait.length().is_zero() {
             // Attempts that are ready at once must not keep the thread for ever.
@@ -450,14 +594,10 @@ where
     }
 }
 
-impl<P, O> Projection<'_, P, O>
-where
-    P: Deref<Target = Policies>,
-    O: Operation,
-{
+impl<O: Operation> Parts<'_, O> {
     /// A limit ended the attempt: its own, or the call's.
     fn time_out(self, now: &mut Moment) -> Turn<O> {
-        let policies: &Policies = self.policies;
+        let policies = self.policies;
         if self.state.is_past_deadline(policies, now) {
             self.state.cut_short(self.operation, policies, now);
             let cause = self.state.past_deadline();
@@ -488,7 +628,7 @@ where
         verdict: Verdict,
         now: &mut Moment,
     ) -> Turn<O> {
-        let (state, policies): (_, &Policies) = (self.state, self.policies);
+        let (state, policies) = (self.state, self.policies);
         let follows = if verdict.is_success() {
             state.succeeds(outcome.value(), self.operation, policies, now);
             false
@@ -556,13 +696,13 @@ fn begin<O: Operation>(
 #[inline]
 fn poll_attempt<A: Future, D>(
     work: Pin<&mut Work<A, D>>,
-    state: &State,
+    span: Option<&Span>,
     cx: &mut Context<'_>,
 ) -> Poll<A::Output> {
     let WorkProjection::Attempt { attempt } = work.project() else {
         unreachable!("an attempt was set with the stage");
     };
-    match &state.span {
+    match span {
         Some(span) => poll_in_span(span, attempt, cx),
         None => attempt.poll(cx),
     }
@@ -617,8 +757,10 @@ const fn why(reason: WaitReason) -> Why {
 
 impl<P, O: Operation> fmt::Debug for Call<P, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let progress = self.progress.as_ref();
+        let attempts = progress.map_or(0, |progress| progress.state.number);
         f.debug_struct("Call")
-            .field("attempts", &self.state.number)
+            .field("attempts", &attempts)
             .finish_non_exhaustive()
     }
 }

@@ -104,7 +104,7 @@ impl Policies {
         let (now, rng) = (self.clock.now(), &self.rng);
         let retry = |retry: &Retry| retry.after(self.retry.as_ref(), now, rng);
         let gates = to.gates.after(&self.gates, now, rng);
-        Self {
+        let mut policies = Self {
             clock: self.clock.clone(),
             rng: self.rng.clone(),
             deadline: to.deadline,
@@ -113,7 +113,7 @@ impl Policies {
             min_time_left: to.min_time_left,
             idempotent: self.idempotent,
             configured_idempotent: to.configured_idempotent,
-            gated: !gates.is_empty(),
+            way: self.way,
             gates,
             chaos: self.chaos.clone(),
             endpoints: after(to.endpoints.as_ref(), self.endpoints.as_ref(), now, rng)
@@ -122,7 +122,9 @@ impl Policies {
             wants_all: self.wants_all,
             purpose: self.purpose,
             invalid: None,
-        }
+        };
+        policies.note();
+        policies
     }
 }
 

@@ -121,8 +121,7 @@ pub struct Policies {
     /// A configuration's word on it, which goes before the code's.
     pub(crate) configured_idempotent: Option<bool>,
     pub(crate) gates: Gates,
-    /// Whether there are any: found out once, for every call asks.
-    pub(crate) gated: bool,
+    pub(crate) way: Way,
     pub(crate) chaos: Option<Scope<Chaos>>,
     pub(crate) endpoints: Option<Scope<Endpoints>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
@@ -130,6 +129,17 @@ pub struct Policies {
     pub(crate) wants_all: bool,
     pub(crate) purpose: Purpose,
     pub(crate) invalid: Option<ConfigError>,
+}
+
+/// What is in front of a call's first attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Nothing, and nobody is told of its success.
+    Straight,
+    /// No gates.
+    Open,
+    /// At least one gate.
+    Gated,
 }
 
 /// The future of [`Pipeline::run`].
@@ -404,7 +414,7 @@ impl<C> Pipeline<C> {
             idempotent,
             configured_idempotent: None,
             gates: Gates::default(),
-            gated: false,
+            way: Way::Straight,
             chaos: None,
             endpoints: None,
             observer: None,
@@ -425,8 +435,8 @@ impl<C> Pipeline<C> {
         };
         let it = Arc::make_mut(&mut policies);
         change(it);
-        it.gated = !it.gates.is_empty();
         it.invalid = it.check().err();
+        it.note();
         Self {
             source: Source::Fixed(policies),
             classify: self.classify,
@@ -463,6 +473,16 @@ impl Policies {
         }
     }
 
+    /// A first attempt pays for others.
+    #[inline]
+    fn deposit(&self, budget: Option<&Budget>, now: &mut state::Moment) {
+        if let Some(budget) = budget {
+            if budget.deposit() {
+                budget.tick(now.read(self));
+            }
+        }
+    }
+
     /// The budget of calls with this key, where each service has its own.
     pub(crate) fn budget_of(
         &self,
@@ -487,6 +507,21 @@ impl Policies {
             .retry
             .as_ref()
             .is_some_and(|retry| retry.may_follow(number))
+    }
+
+    /// Finds out once what every call would ask. To be said after each change.
+    pub(crate) fn note(&mut self) {
+        let nothing = self.endpoints.is_none()
+            && self.chaos.is_none()
+            && self.deadline.is_none()
+            && self.invalid.is_none()
+            && !self.has_keyed_budgets()
+            && !self.wants_all;
+        self.way = match nothing {
+            _ if !self.gates.is_empty() => Way::Gated,
+            true => Way::Straight,
+            false => Way::Open,
+        };
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -3,9 +3,12 @@
 //! A call that succeeds at once needs five words of it. All else is a [`Story`], which begins with
 //! the first failure or wait.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
+
+use tracing::Span;
 
 use crate::attempt::{Attempt, History};
 use crate::breaker::{self, Mode};
@@ -21,11 +24,11 @@ use crate::gate::{self, Answer, Ask, Gate, Pass};
 use crate::keyed::Key;
 use crate::pipeline::gates::Passes;
 use crate::pipeline::operation::Operation;
-use crate::pipeline::{Policies, Scope};
+use crate::pipeline::{Policies, Scope, Way};
 use crate::report::{Failure, Report, Stop, Wait, WaitReason};
 use crate::retry::{Courses, Decision, Failed};
 use crate::rng::Draws;
-use crate::span::{self, AttemptSpan};
+use crate::span;
 use crate::verdict::{Circumstances, Hint, Kind, Label, Verdict};
 
 /// What a call remembers from poll to poll.
@@ -45,13 +48,48 @@ pub(super) struct State {
     /// What it holds of the gates in front of its attempts.
     passes: Option<Passes>,
     /// What the running attempt holds of its endpoint.
-    endpoint: Option<Hold>,
+    endpoint: Rare<Hold>,
     /// The budget of its service, where each has its own.
-    budget: Option<Budget>,
-    story: Option<Box<Story>>,
+    budget: Rare<Budget>,
+    story: Rare<Box<Story>>,
     /// What was injected into the running attempt.
-    injected: Option<Box<Injecting>>,
-    pub(super) span: AttemptSpan,
+    injected: Rare<Box<Injecting>>,
+    pub(super) span: Rare<Box<Span>>,
+}
+
+/// What most calls don't have. To let go of nothing costs a comparison: what the rest costs is out of the
+/// way.
+#[derive(Debug)]
+pub(super) struct Rare<T>(Option<T>);
+
+impl<T> Drop for Rare<T> {
+    #[inline]
+    fn drop(&mut self) {
+        #[cold]
+        #[inline(never)]
+        fn let_go<T>(it: T) {
+            drop(it);
+        }
+        if self.0.is_some() {
+            let_go(self.0.take());
+        }
+    }
+}
+
+impl<T> Deref for Rare<T> {
+    type Target = Option<T>;
+
+    #[inline]
+    fn deref(&self) -> &Option<T> {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Rare<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Option<T> {
+        &mut self.0
+    }
 }
 
 /// What a call remembers once it did not simply succeed.
@@ -146,20 +184,21 @@ struct Came<'a, T> {
 pub(super) struct Moment(pub(super) Option<Instant>);
 
 impl State {
-    pub(super) const fn new() -> Self {
+    /// Of a call for which others made attempts before it.
+    pub(super) const fn new(earlier: u32) -> Self {
         Self {
             call: 0,
             number: 0,
-            earlier: 0,
+            earlier,
             began: None,
             sent: None,
             deadline: None,
             passes: None,
-            endpoint: None,
-            budget: None,
-            story: None,
-            injected: None,
-            span: None,
+            endpoint: Rare(None),
+            budget: Rare(None),
+            story: Rare(None),
+            injected: Rare(None),
+            span: Rare(None),
         }
     }
 
@@ -194,9 +233,9 @@ impl State {
             return Entry::Refused(self.past_deadline());
         }
         if self.number == 0 && policies.has_keyed_budgets() {
-            self.budget = policies.budget_of(operation.learn_key(), || now.read(policies));
+            *self.budget = policies.budget_of(operation.learn_key(), || now.read(policies));
         }
-        if !policies.gated {
+        if policies.way != Way::Gated {
             return Entry::Go;
         }
         if self.passes.is_none() {
@@ -348,7 +387,7 @@ impl State {
 
     /// It waits no more.
     fn unpark(&mut self, policies: &Policies, now: &mut Moment) {
-        let Some(story) = &mut self.story else {
+        let Some(story) = self.story.as_mut() else {
             return;
         };
         if let Some(since) = story.parked.take() {
@@ -430,11 +469,8 @@ impl State {
             passes.begin();
         }
         if self.number == 1 {
-            if let Some(budget) = self.budget.as_ref().or(policies.budget()) {
-                if budget.deposit() {
-                    budget.tick(now.read(policies));
-                }
-            }
+            let budget = self.budget.as_ref().or(policies.budget());
+            policies.deposit(budget, now);
         }
         if self.story.is_some() {
             self.look_back(policies, now);
@@ -463,7 +499,7 @@ impl State {
     /// What was withdrawn for the attempt that begins is spent, and what was before it is history.
     #[cold]
     fn look_back(&mut self, policies: &Policies, now: &mut Moment) {
-        let Some(story) = &mut self.story else {
+        let Some(story) = self.story.as_mut() else {
             return;
         };
         if let Some(withdrawal) = story.withdrawal.take() {
@@ -493,7 +529,7 @@ impl State {
         let tried = self.story.as_ref().map_or(&[][..], |it| it.tried.ids());
         let chosen = set.and_then(|set| set.hold(tried, now.read(policies), &policies.rng));
         let (hold, id, change) = chosen?;
-        self.endpoint = Some(hold);
+        *self.endpoint = Some(hold);
         self.tell_of(key, change.map(Change::Endpoint), self.number, policies);
         Some(id)
     }
@@ -510,7 +546,7 @@ impl State {
     pub(super) fn open_span<O: Operation>(&mut self, operation: &O) {
         let endpoint = self.directed(operation);
         let call = number(&mut self.call);
-        self.span = span::open(call, self.number, operation.describe(), endpoint.as_deref());
+        *self.span = span::open(call, self.number, operation.describe(), endpoint.as_deref());
     }
 
     /// Closes it, if there is one.
@@ -543,7 +579,7 @@ impl State {
         policies: &Policies,
         now: &mut Moment,
     ) -> bool {
-        self.injected = None;
+        *self.injected = None;
         let Some(chaos) = &policies.chaos else {
             return false;
         };
@@ -556,7 +592,7 @@ impl State {
         };
         let Injection { delay, fault } = injection;
         let until = (!delay.is_zero()).then(|| later(now.read(policies), delay));
-        self.injected = Some(Box::new(Injecting {
+        *self.injected = Some(Box::new(Injecting {
             attempt,
             until,
             fault,
@@ -1143,7 +1179,7 @@ impl State {
     /// Whether anybody would see how long the attempt took. One that was never pending took no time
     /// worth knowing: a success of that kind is placed at its beginning, which spares a clock read.
     #[inline]
-    pub(super) const fn is_measured(&self, policies: &Policies) -> bool {
+    pub(super) fn is_measured(&self, policies: &Policies) -> bool {
         self.sent.is_some() || self.story.is_some() || policies.wants_all
     }
 
