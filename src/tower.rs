@@ -172,6 +172,7 @@ where
         ready.map_err(|error| Error::new(Cause::Operation(error), Report::new()))
     }
 
+    #[inline(never)] // or the future is put together elsewhere, and moved
     fn call(&mut self, request: Q) -> Self::Future {
         // The instance that was made ready is the one to call; the clone isn't ready.
         let next = self.inner.clone();
@@ -569,6 +570,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(never)] // or the future is put together elsewhere, and moved
     fn call(&mut self, request: Q) -> Self::Future {
         let response = self.inner.call(request);
         Permitting { response }

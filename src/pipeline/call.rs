@@ -395,7 +395,7 @@ where
     ) -> Result<O::Value, Turn<O>> {
         let mut this = self.as_mut().parts();
         let (state, policies) = (&mut *this.state, this.policies);
-        let Poll::Ready(result) = poll_attempt(this.work.as_mut(), state.span.as_deref(), cx)
+        let Poll::Ready(mut result) = poll_attempt(this.work.as_mut(), state.span.as_deref(), cx)
         else {
             return Err(self.await_attempt(cx, now));
         };
@@ -412,13 +412,14 @@ where
             }
             result => this.operation.classify(result.as_ref()),
         };
+        if let (Ok(value), true) = (&mut result, verdict.is_success()) {
+            // Where it lies: it may be large.
+            let operation = &*this.operation;
+            state.succeeds(Some(&*value), operation, policies, now);
+            state.hand_over(value, operation, policies, now);
+        }
         match result {
-            Ok(mut value) if verdict.is_success() => {
-                let operation = &*this.operation;
-                state.succeeds(Some(&value), operation, policies, now);
-                state.hand_over(&mut value, operation, policies, now);
-                Ok(value)
-            }
+            Ok(value) if verdict.is_success() => Ok(value),
             result => Err(this.judge(Outcome::Returned(result), verdict, now)),
         }
     }
