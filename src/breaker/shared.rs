@@ -40,6 +40,8 @@ pub(super) struct Shared {
     /// The machine's moment. Written under the lock only, before the phase.
     moment: AtomicU64,
     common: Arc<Common>,
+    /// What moments are counted from, if that isn't in common.
+    base: Base,
     /// The latest moment that failures of this spell asked for since its last success, or zero.
     /// Raised under the lock only.
     hinted: AtomicU64,
@@ -50,8 +52,6 @@ pub(super) struct Shared {
     rare: Mutex<Option<Box<Rare>>>,
     /// The settings of one that had the defaults and was given others.
     own: OnceLock<Box<Live>>,
-    /// What moments are counted from, if that isn't in common.
-    base: Base,
 }
 
 impl Common {
