@@ -12,7 +12,8 @@ use crate::verdict::Verdict;
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
     pub(crate) number: u32,
-    pub(crate) earlier: u32,
+    /// With what others made before.
+    pub(crate) total: u32,
     /// And when the attempt began.
     pub(crate) deadline: Option<(Instant, Instant)>,
     pub(crate) history: History,
@@ -41,7 +42,7 @@ impl Attempt {
     pub(crate) const fn first(earlier: u32) -> Self {
         Self {
             number: 1,
-            earlier,
+            total: earlier.saturating_add(1),
             deadline: None,
             history: History::NONE,
             endpoint: None,
@@ -59,7 +60,7 @@ impl Attempt {
     /// none are known.
     #[must_use]
     pub const fn total(&self) -> u32 {
-        self.number.saturating_add(self.earlier)
+        self.total
     }
 
     /// Whether this is attempt 2 or later.

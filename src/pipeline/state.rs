@@ -489,7 +489,7 @@ impl State {
         let story = self.story.as_ref();
         Attempt {
             number: self.number,
-            earlier: self.earlier,
+            total: self.spent(),
             deadline: self.deadline.map(|end| (end.instant(), now.read(policies))),
             history: story.map_or(History::NONE, |story| story.history),
             endpoint,
