@@ -2,7 +2,8 @@
 //!
 //! - `--chart FILE` draws it, `--json FILE` writes every figure, `--update FILE` puts the tables between their markers in a page,
 //!   and with `--tree FILE` that file's as well. `./renew` does all of that for `docs/performance.md`.
-//! - `--only WORD` measures the rows with that word, `--rounds N` takes another number of rounds than 151.
+//! - `--only WORD` measures the rows with that word, `--who WORD` those in them, `--rounds N` takes another number of rounds
+//!   than 151.
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
 
 #[path = "../../cases/mod.rs"]
@@ -36,6 +37,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         if !options.only.iter().all(|word| row.name.contains(word)) {
             continue;
         }
+        row.contenders
+            .retain(|it| options.who.iter().all(|word| it.name.contains(word)));
         eprintln!("{}", row.name);
         row.measure(options.rounds);
         row.finish();
@@ -62,6 +65,7 @@ struct Options {
     update: Option<String>,
     tree: Option<String>,
     only: Vec<String>,
+    who: Vec<String>,
     rounds: usize,
 }
 
@@ -73,6 +77,7 @@ impl Options {
             update: None,
             tree: None,
             only: Vec::new(),
+            who: Vec::new(),
             rounds: 151,
         };
         while let Some(word) = words.next() {
@@ -83,6 +88,7 @@ impl Options {
                 "--update" => options.update = Some(value()?),
                 "--tree" => options.tree = Some(value()?),
                 "--only" => options.only.push(value()?),
+                "--who" => options.who.push(value()?),
                 "--rounds" => options.rounds = value()?.parse::<usize>()?.max(1),
                 _ => return Err(format!("what is {word}?").into()),
             }
