@@ -588,24 +588,25 @@ impl Observer for All {
 #[test]
 fn a_call_that_panicked_is_over_and_gives_back_what_it_held() {
     let bulkhead = Bulkhead::new(1);
-    let pipeline = Pipeline::new()
-        .retry(Retry::constant(ms(0)))
-        .bulkhead(bulkhead.clone());
-    let begun = AtomicU32::new(0);
-    let mut call = Box::pin(pipeline.run(|_| {
-        begun.fetch_add(1, Relaxed);
-        std::future::poll_fn(|_| -> Poll<Result<(), ()>> { panic!("a bug of the caller's") })
-    }));
-    let mut poll = || {
-        let poll = std::panic::AssertUnwindSafe(|| call.as_mut().poll(&mut cx()));
-        std::panic::catch_unwind(poll).is_err()
-    };
-    assert!(poll());
-    assert!(poll());
-    assert_eq!(begun.load(Relaxed), 1);
-    assert!(bulkhead.try_acquire().is_none());
-    drop(call);
-    assert!(bulkhead.try_acquire().is_some());
+    let straight = Pipeline::new().retry(Retry::constant(ms(0)));
+    let gated = straight.clone().bulkhead(bulkhead.clone());
+    for (pipeline, is_gated) in [(gated, true), (straight, false)] {
+        let begun = AtomicU32::new(0);
+        let mut call = Box::pin(pipeline.run(|_| {
+            begun.fetch_add(1, Relaxed);
+            std::future::poll_fn(|_| -> Poll<Result<(), ()>> { panic!("a bug of the caller's") })
+        }));
+        let mut poll = || {
+            let poll = std::panic::AssertUnwindSafe(|| call.as_mut().poll(&mut cx()));
+            std::panic::catch_unwind(poll).is_err()
+        };
+        assert!(poll());
+        assert!(poll());
+        assert_eq!(begun.load(Relaxed), 1);
+        assert_eq!(bulkhead.try_acquire().is_none(), is_gated);
+        drop(call);
+        assert!(bulkhead.try_acquire().is_some());
+    }
 }
 
 /// What became of a call that was dropped after so many polls, if it wasn't over before.
