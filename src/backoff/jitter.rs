@@ -3,9 +3,6 @@
 //! The definitions are those of Marc Brooker's "Exponential Backoff And Jitter" (AWS Architecture
 //! Blog, 2015).
 
-use std::time::Duration;
-
-use crate::backoff::count;
 use crate::rng::Draws;
 
 /// How chance bends a delay.
@@ -30,31 +27,28 @@ pub enum Jitter {
     None,
 }
 
-pub(super) fn around(delay: Duration, cap: Duration, draws: &mut Draws) -> Duration {
-    let low = count(delay) / 2;
-    let high = count(delay).saturating_add(low).min(count(cap)).max(low);
-    Duration::from_nanos(low + draws.up_to(high - low))
+// All in whole nanoseconds: to make a `Duration` of them takes a division.
+
+pub(super) fn around(delay: u64, cap: u64, draws: &mut Draws) -> u64 {
+    let low = delay / 2;
+    let high = delay.saturating_add(low).min(cap).max(low);
+    low + draws.up_to(high - low)
 }
 
-pub(super) fn full(delay: Duration, draws: &mut Draws) -> Duration {
-    Duration::from_nanos(draws.up_to(count(delay)))
+#[inline]
+pub(super) fn full(delay: u64, draws: &mut Draws) -> u64 {
+    draws.up_to(delay)
 }
 
-pub(super) fn equal(delay: Duration, draws: &mut Draws) -> Duration {
-    let half = count(delay) / 2;
-    Duration::from_nanos(half + draws.up_to(count(delay) - half))
+pub(super) fn equal(delay: u64, draws: &mut Draws) -> u64 {
+    let half = delay / 2;
+    half + draws.up_to(delay - half)
 }
 
-pub(super) fn decorrelated(
-    first: Duration,
-    last: Option<Duration>,
-    cap: Duration,
-    draws: &mut Draws,
-) -> Duration {
-    let low = count(first);
-    let last = last.map_or(low, count);
-    let high = last.saturating_mul(3).min(count(cap)).max(low);
-    Duration::from_nanos(low + draws.up_to(high - low))
+pub(super) fn decorrelated(first: u64, last: Option<u64>, cap: u64, draws: &mut Draws) -> u64 {
+    let last = last.unwrap_or(first);
+    let high = last.saturating_mul(3).min(cap).max(first);
+    first + draws.up_to(high - first)
 }
 
 #[cfg(test)]
@@ -64,16 +58,17 @@ mod tests {
 
     const N: u32 = 20_000;
 
-    fn ms(count: u64) -> Duration {
-        Duration::from_millis(count)
+    const fn ms(count: u64) -> u64 {
+        count * 1_000_000
     }
 
     /// Least, mean and greatest of many draws, in milliseconds.
-    fn spread(mut one: impl FnMut(&mut Draws) -> Duration) -> (f64, f64, f64) {
+    fn spread(mut one: impl FnMut(&mut Draws) -> u64) -> (f64, f64, f64) {
         let mut draws = Rng::seeded(11).draws();
         let (mut low, mut sum, mut high) = (f64::MAX, 0.0, 0.0_f64);
         for _ in 0..N {
-            let delay = one(&mut draws).as_secs_f64() * 1e3;
+            #[allow(clippy::cast_precision_loss)] // all below 53 bits
+            let delay = one(&mut draws) as f64 / 1e6;
             (low, sum, high) = (low.min(delay), sum + delay, high.max(delay));
         }
         (low, sum / f64::from(N), high)
@@ -117,14 +112,9 @@ mod tests {
     fn the_greatest_delay_fits() {
         let mut draws = Rng::seeded(1).draws();
         for jitter in [full, equal] {
-            let _ = jitter(Duration::MAX, &mut draws);
+            let _ = jitter(u64::MAX, &mut draws);
         }
-        let _ = around(Duration::MAX, Duration::MAX, &mut draws);
-        let _ = decorrelated(
-            Duration::MAX,
-            Some(Duration::MAX),
-            Duration::MAX,
-            &mut draws,
-        );
+        let _ = around(u64::MAX, u64::MAX, &mut draws);
+        let _ = decorrelated(u64::MAX, Some(u64::MAX), u64::MAX, &mut draws);
     }
 }

@@ -178,28 +178,41 @@ impl Backoff {
         }
     }
 
-    /// The next delay of a call that has come as far as `progress`.
+    /// The next delay of a call that has come as far as `progress`. Counted in nanoseconds: each way to
+    /// a `Duration` and back is a division and a multiplication.
     pub(crate) fn next(&self, progress: &mut Progress, draws: &mut Draws) -> Option<Duration> {
-        let cap = self.cap();
-        let bare = match &self.shape {
-            Shape::Constant(delay) => *delay,
-            Shape::Custom(make) => progress.custom.get_or_insert_with(|| make()).next()?,
-            Shape::Exponential { first, factor } => exponential(*first, *factor, progress.step),
-            Shape::Fibonacci(first) => nanos(times(*first, fibonacci(progress.step))),
+        let (bare, first) = match &self.shape {
+            Shape::Constant(delay) => {
+                let delay = count(*delay);
+                (delay, Some(delay))
+            }
+            Shape::Custom(make) => {
+                let delays = progress.custom.get_or_insert_with(|| make());
+                (count(delays.next()?), None)
+            }
+            Shape::Exponential { first, factor } => {
+                let first = count(*first);
+                (exponential(first, *factor, progress.step), Some(first))
+            }
+            Shape::Fibonacci(first) => {
+                let first = count(*first);
+                (first.saturating_mul(fibonacci(progress.step)), Some(first))
+            }
         };
+        let cap = self.cap(first);
         let delay = match self.jitter {
             Jitter::Around => jitter::around(bare.min(cap), cap, draws),
             Jitter::Decorrelated => {
-                let first = self.first().unwrap_or(bare).min(cap);
-                jitter::decorrelated(first, progress.last, cap, draws)
+                let first = first.unwrap_or(bare).min(cap);
+                let delay = jitter::decorrelated(first, progress.last, cap, draws);
+                *progress.last.insert(delay)
             }
             Jitter::Equal => jitter::equal(bare.min(cap), draws),
             Jitter::Full => jitter::full(bare.min(cap), draws),
             Jitter::None => bare.min(cap),
         };
         progress.step = progress.step.saturating_add(1);
-        progress.last = Some(delay);
-        Some(delay)
+        Some(Duration::from_nanos(delay))
     }
 
     fn first(&self) -> Option<Duration> {
@@ -211,11 +224,12 @@ impl Backoff {
         }
     }
 
-    fn cap(&self) -> Duration {
-        match (self.max_delay, self.first()) {
-            (Some(cap), _) => cap,
+    /// The longest delay of a schedule with this first one, all in nanoseconds.
+    fn cap(&self, first: Option<u64>) -> u64 {
+        match (self.max_delay, first) {
+            (Some(cap), _) => count(cap),
             (None, Some(first)) => first.max(MAX_DELAY),
-            (None, None) => Duration::MAX,
+            (None, None) => u64::MAX,
         }
     }
 }
@@ -231,7 +245,8 @@ impl fmt::Debug for Backoff {
             }
             Shape::Fibonacci(first) => out.field("fibonacci", first),
         };
-        out.field("max_delay", &self.cap())
+        let cap = self.cap(self.first().map(count));
+        out.field("max_delay", &Duration::from_nanos(cap))
             .field("jitter", &self.jitter)
             .finish()
     }
@@ -240,7 +255,8 @@ impl fmt::Debug for Backoff {
 /// How far one call has come in its schedule.
 pub(crate) struct Progress {
     step: u32,
-    last: Option<Duration>,
+    /// The last delay in nanoseconds, for the jitter that goes by it.
+    last: Option<u64>,
     custom: Option<Box<dyn Iterator<Item = Duration> + Send + Sync>>,
 }
 
@@ -258,7 +274,7 @@ impl fmt::Debug for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Progress")
             .field("step", &self.step)
-            .field("last", &self.last)
+            .field("last", &self.last.map(Duration::from_nanos))
             .finish_non_exhaustive()
     }
 }
@@ -275,16 +291,18 @@ pub struct Delays {
 impl Iterator for Delays {
     type Item = Duration;
 
+    #[inline]
     fn next(&mut self) -> Option<Duration> {
         self.backoff.next(&mut self.progress, &mut self.draws)
     }
 }
 
-/// `first` × `factor`^`step`, up to what fits.
-fn exponential(first: Duration, factor: f64, step: u32) -> Duration {
+/// `first` × `factor`^`step` in nanoseconds, up to what fits.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // `as` saturates
+fn exponential(first: u64, factor: f64, step: u32) -> u64 {
     let step = step.min(MAX_STEP);
     if factor.to_bits() == 2.0_f64.to_bits() {
-        return nanos(times(first, 1_u64.checked_shl(step).unwrap_or(u64::MAX)));
+        return first.saturating_mul(1_u64.checked_shl(step).unwrap_or(u64::MAX));
     }
     // A factor that isn't valid is reported by `check`; here it must only do no harm.
     let factor = if factor.is_finite() {
@@ -293,9 +311,8 @@ fn exponential(first: Duration, factor: f64, step: u32) -> Duration {
         1.0
     };
     #[allow(clippy::cast_precision_loss)] // a delay needs no more than 53 bits
-    let delay = count(first) as f64 * factor.powi(step.try_into().unwrap_or(i32::MAX));
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // `as` saturates
-    nanos(delay as u64)
+    let delay = first as f64 * factor.powi(step.try_into().unwrap_or(i32::MAX));
+    delay as u64
 }
 
 fn fibonacci(step: u32) -> u64 {
@@ -307,10 +324,6 @@ fn fibonacci(step: u32) -> u64 {
     this
 }
 
-fn times(delay: Duration, by: u64) -> u64 {
-    count(delay).saturating_mul(by)
-}
-
 /// Nanoseconds, up to what fits in 64 bits: 584 years.
 #[inline]
 pub(crate) fn count(delay: Duration) -> u64 {
@@ -319,12 +332,8 @@ pub(crate) fn count(delay: Duration) -> u64 {
     whole.saturating_add(delay.subsec_nanos().into())
 }
 
-const fn nanos(count: u64) -> Duration {
-    Duration::from_nanos(count)
-}
-
-/// Long enough to spread a fleet, short enough that recovery is not missed.
-const MAX_DELAY: Duration = Duration::from_secs(2);
+/// In nanoseconds: long enough to spread a fleet, short enough that recovery is not missed.
+const MAX_DELAY: u64 = 2_000_000_000;
 
 /// 2^1024 is beyond `f64`; anything above saturates anyway.
 const MAX_STEP: u32 = 1024;
@@ -377,7 +386,7 @@ mod tests {
         ) {
             let mut draws = Rng::seeded(seed).draws();
             let mut progress = Progress { step, ..Progress::new() };
-            let cap = backoff.cap();
+            let cap = Duration::from_nanos(backoff.cap(backoff.first().map(count)));
             for _ in 0..20 {
                 let delay = backoff.next(&mut progress, &mut draws).expect("endless");
                 prop_assert!(delay <= cap, "{delay:?} > {cap:?}");
