@@ -86,6 +86,19 @@ impl Clock {
         };
         Sleep { timer }
     }
+
+    /// Makes a timer where it is to lie: it is large, and waits for each move.
+    #[inline]
+    pub(crate) fn set_timer(&self, mut timer: Pin<&mut Option<Sleep>>, at: Instant, why: Why) {
+        match &self.custom {
+            Some(_) => timer.set(Some(self.sleep_until(at, why))),
+            None => timer.set(Some(Sleep {
+                timer: Timer::Tokio {
+                    sleep: tokio::time::sleep_until(tokio::time::Instant::from_std(at)),
+                },
+            })),
+        }
+    }
 }
 
 impl fmt::Debug for Clock {

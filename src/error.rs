@@ -128,7 +128,7 @@ impl<E> Error<E> {
 
     /// Whether the attempts before the one whose error this is may have been processed.
     pub(crate) fn processed_earlier(&self) -> Processed {
-        let failures = &self.inner.report.failures;
+        let failures = self.inner.report.failures();
         if self.attempts() as usize > failures.len() {
             // The report keeps the latest ones only, and none of an attempt that was cut off.
             return Processed::Maybe;

@@ -16,7 +16,7 @@ pub struct Report {
     pub(crate) call: u64,
     pub(crate) attempts: u32,
     pub(crate) elapsed: Duration,
-    pub(crate) failures: Vec<Failure>,
+    pub(crate) failures: Failures,
     pub(crate) parked: Duration,
     pub(crate) stop: Option<Stop>,
     pub(crate) retry_at: Option<Instant>,
@@ -30,7 +30,7 @@ impl Report {
             call: 0,
             attempts: 0,
             elapsed: Duration::ZERO,
-            failures: Vec::new(),
+            failures: Failures::NONE,
             parked: Duration::ZERO,
             stop: None,
             retry_at: None,
@@ -60,7 +60,7 @@ impl Report {
     /// The failed attempts in order. Of a long call only the last 32 are kept.
     #[must_use]
     pub fn failures(&self) -> &[Failure] {
-        &self.failures
+        self.failures.all()
     }
 
     /// Why no further attempt was made. `None` if the last one succeeded.
@@ -98,15 +98,75 @@ impl Report {
     /// The sum of all waits: between attempts, and while parked.
     #[must_use]
     pub fn waited(&self) -> Duration {
-        let waits = self.failures.iter().filter_map(|failure| failure.wait);
+        let waits = self.failures().iter().filter_map(|failure| failure.wait);
         waits.fold(self.parked, |sum, wait| sum.saturating_add(wait.length))
     }
+}
 
-    pub(crate) fn push(&mut self, failure: Failure) {
-        if self.failures.len() == KEPT_FAILURES {
-            self.failures.remove(0);
+/// The failed attempts of a call. The first of them need no memory but the report's own.
+#[derive(Clone)]
+pub(crate) struct Failures {
+    /// Of these the first `few`, unless there are many.
+    first: [Failure; FEW],
+    few: usize,
+    /// All of them, as soon as they are more than that.
+    many: Vec<Failure>,
+}
+
+impl Failures {
+    pub(crate) const NONE: Self = Self {
+        first: [Failure::NONE; FEW],
+        few: 0,
+        many: Vec::new(),
+    };
+
+    pub(crate) fn all(&self) -> &[Failure] {
+        if self.many.is_empty() {
+            &self.first[..self.few]
+        } else {
+            &self.many
         }
-        self.failures.push(failure);
+    }
+
+    pub(crate) fn last(&self) -> Option<&Failure> {
+        self.all().last()
+    }
+
+    /// A place for the next one, to be filled there.
+    #[inline]
+    pub(crate) fn place(&mut self) -> &mut Failure {
+        if self.few < FEW {
+            self.few += 1;
+            &mut self.first[self.few - 1]
+        } else {
+            self.place_of_many()
+        }
+    }
+
+    #[cold]
+    fn place_of_many(&mut self) -> &mut Failure {
+        if self.many.is_empty() {
+            self.many.extend_from_slice(&self.first);
+        }
+        if self.many.len() == KEPT_FAILURES {
+            self.many.remove(0);
+        }
+        self.many.push(Failure::NONE);
+        self.many.last_mut().expect("just pushed")
+    }
+}
+
+impl PartialEq for Failures {
+    fn eq(&self, other: &Self) -> bool {
+        self.all() == other.all()
+    }
+}
+
+impl Eq for Failures {}
+
+impl fmt::Debug for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.all().fmt(f)
     }
 }
 
@@ -121,6 +181,15 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// In a place that nothing has filled yet.
+    const NONE: Self = Self {
+        number: 0,
+        verdict: Verdict::success(),
+        cause: Cause::Unknown,
+        at: Duration::ZERO,
+        wait: None,
+    };
+
     /// The attempt's number, from 1.
     #[must_use]
     pub const fn number(&self) -> u32 {
@@ -246,5 +315,29 @@ impl fmt::Display for Stop {
     }
 }
 
+/// As many as a call has that succeeds at the last of the usual three attempts.
+const FEW: usize = 2;
+
 /// More would only serve a call with an absurd number of attempts, and grow with it.
 const KEPT_FAILURES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_failures_are_kept_in_order_however_many_there_were() {
+        let mut failures = Failures::NONE;
+        assert_eq!((failures.all(), failures.last()), (&[][..], None));
+        for number in 1..=100 {
+            let place = failures.place();
+            assert_eq!(*place, Failure::NONE);
+            place.number = number;
+            let numbers: Vec<u32> = failures.all().iter().map(|it| it.number).collect();
+            let kept = u32::try_from(KEPT_FAILURES).unwrap();
+            let first = number.saturating_sub(kept) + 1;
+            assert_eq!(numbers, (first..=number).collect::<Vec<_>>());
+            assert_eq!(failures.last().map(|it| it.number), Some(number));
+        }
+    }
+}

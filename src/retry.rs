@@ -180,13 +180,16 @@ impl Retry {
         number < self.max_attempts
     }
 
-    /// What to do after a failure.
+    /// What to do after a failure. What another attempt costs is left in `withdrawal`, where it lies
+    /// until that begins.
+    #[inline] // it has one caller
     pub(crate) fn decide(
         &self,
-        failed: &Failed,
+        failed: &Failed<'_>,
         budget: Option<&Budget>,
         courses: &mut Courses,
         draws: &mut Draws,
+        withdrawal: &mut Option<Withdrawal>,
     ) -> Decision {
         let verdict = failed.verdict;
         let hint = failed.hint;
@@ -215,18 +218,17 @@ impl Retry {
             let (stop, wait) = (Stop::DeadlineTooClose, Some(earliest));
             return Decision::Stop { stop, wait };
         }
-        let Some(budget) = budget else {
-            let withdrawal = None;
-            return Decision::Again { wait, withdrawal };
-        };
-        match budget.withdraw(verdict.kind(), failed.now) {
-            None => stop(Stop::BudgetExhausted),
-            withdrawal => Decision::Again { wait, withdrawal },
+        if let Some(budget) = budget {
+            *withdrawal = budget.withdraw(verdict.kind(), failed.now);
+            if withdrawal.is_none() {
+                return stop(Stop::BudgetExhausted);
+            }
         }
+        Decision::Again { wait }
     }
 
     /// Why this failure is not to be repeated, whatever time and budget are left.
-    fn refusal(&self, failed: &Failed) -> Option<Stop> {
+    fn refusal(&self, failed: &Failed<'_>) -> Option<Stop> {
         let verdict = failed.verdict;
         let processed = verdict.was_processed();
         if verdict.server_hint() == Some(Hint::Never) {
@@ -245,6 +247,7 @@ impl Retry {
     }
 
     /// The longer of the client's own delay and the server's hint with its spread.
+    #[inline]
     fn wait(
         &self,
         delay: Duration,
@@ -278,6 +281,7 @@ impl Retry {
     }
 
     /// Bends a hint that many were given.
+    #[cold]
     fn spread(&self, hint: Duration, room: Option<Duration>, draws: &mut Draws) -> Duration {
         // A spread up to the deadline would leave no time for the answer.
         let free = room.map_or(Duration::MAX, |room| room.saturating_sub(hint));
@@ -295,8 +299,8 @@ impl Default for Retry {
 
 /// A failed attempt, and what has to be known to decide what follows it.
 #[derive(Debug)]
-pub(crate) struct Failed {
-    pub(crate) verdict: Verdict,
+pub(crate) struct Failed<'a> {
+    pub(crate) verdict: &'a Verdict,
     /// Its number, and the attempts that others made for this call.
     pub(crate) spent: u32,
     pub(crate) now: Instant,
@@ -311,7 +315,7 @@ pub(crate) struct Failed {
     pub(crate) closed: Option<(Duration, WaitReason)>,
 }
 
-impl Failed {
+impl Failed<'_> {
     /// A wait has to be shorter than this. `None` without a deadline.
     fn room(&self) -> Option<Duration> {
         let left = self.deadline?.left(self.now);
@@ -339,10 +343,7 @@ impl Courses {
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// Try again after this wait.
-    Again {
-        wait: Wait,
-        withdrawal: Option<Withdrawal>,
-    },
+    Again { wait: Wait },
     /// Give up. `wait` is the earliest useful time for another call, if known.
     Stop { stop: Stop, wait: Option<Duration> },
 }
@@ -369,7 +370,7 @@ mod tests {
         Duration::from_secs(count)
     }
 
-    fn failed(verdict: Verdict) -> Failed {
+    fn failed(verdict: &Verdict) -> Failed<'_> {
         Failed {
             verdict,
             spent: 1,
@@ -386,16 +387,16 @@ mod tests {
         }
     }
 
-    fn decide(policy: &Retry, failed: &Failed) -> Decision {
+    fn decide(policy: &Retry, failed: &Failed<'_>) -> Decision {
         let mut draws = Rng::seeded(1).draws();
         let budget = match policy.budgets() {
             Some(Scope::One(budget)) => Some(budget),
             _ => None,
         };
-        policy.decide(failed, budget, &mut Courses::new(), &mut draws)
+        policy.decide(failed, budget, &mut Courses::new(), &mut draws, &mut None)
     }
 
-    fn stop_of(policy: &Retry, failed: &Failed) -> Option<Stop> {
+    fn stop_of(policy: &Retry, failed: &Failed<'_>) -> Option<Stop> {
         match decide(policy, failed) {
             Decision::Again { .. } => None,
             Decision::Stop { stop, .. } => Some(stop),
@@ -417,12 +418,13 @@ mod tests {
         ) {
             let ms = Duration::from_millis;
             let policy = Retry::default().hint_spread(ms(spread));
-            let mut failed = failed(overloaded(ms(hint)));
+            let verdict = overloaded(ms(hint));
+            let mut failed = failed(&verdict);
             failed.deadline = Some(Deadline::at(failed.now + ms(left)));
             failed.least_time = ms(least);
             let mut draws = Rng::seeded(seed).draws();
-            match policy.decide(&failed, None, &mut Courses::new(), &mut draws) {
-                Decision::Again { wait, .. } => {
+            match policy.decide(&failed, None, &mut Courses::new(), &mut draws, &mut None) {
+                Decision::Again { wait } => {
                     prop_assert!(wait.length >= ms(hint));
                     prop_assert!(wait.length + ms(least) < ms(left));
                     prop_assert!(wait.length <= ms(100).max(ms(hint) + ms(spread.min(hint))));
@@ -443,21 +445,24 @@ mod tests {
     #[test]
     fn a_hint_past_its_cap_ends_the_call_and_one_at_it_does_not() {
         let policy = Retry::default();
-        let at_cap = failed(overloaded(secs(300)));
+        let verdict = overloaded(secs(300));
+        let at_cap = failed(&verdict);
         assert_eq!(stop_of(&policy, &at_cap), None);
-        let past = failed(overloaded(secs(300) + Duration::from_nanos(1)));
+        let verdict = overloaded(secs(300) + Duration::from_nanos(1));
+        let past = failed(&verdict);
         assert_eq!(stop_of(&policy, &past), Some(Stop::HintTooFar));
     }
 
     #[test]
     fn a_fleet_told_the_same_moment_is_spread() {
         let policy = Retry::default();
-        let failed = failed(overloaded(secs(10)));
+        let verdict = overloaded(secs(10));
+        let failed = failed(&verdict);
         let mut waits: Vec<_> = (0..100)
             .filter_map(|seed| {
                 let mut draws = Rng::seeded(seed).draws();
-                match policy.decide(&failed, None, &mut Courses::new(), &mut draws) {
-                    Decision::Again { wait, .. } => Some(wait.length),
+                match policy.decide(&failed, None, &mut Courses::new(), &mut draws, &mut None) {
+                    Decision::Again { wait } => Some(wait.length),
                     Decision::Stop { .. } => None,
                 }
             })
@@ -471,8 +476,7 @@ mod tests {
     #[test]
     fn a_zero_hint_leaves_the_clients_own_backoff() {
         let policy = Retry::constant(secs(1));
-        let Decision::Again { wait, .. } = decide(&policy, &failed(overloaded(Duration::ZERO)))
-        else {
+        let Decision::Again { wait } = decide(&policy, &failed(&overloaded(Duration::ZERO))) else {
             panic!("stopped")
         };
         assert_eq!((wait.length, wait.reason), (secs(1), WaitReason::Backoff));
@@ -486,7 +490,8 @@ mod tests {
             (Processed::Maybe, Some(Stop::NotSafe(Processed::Maybe))),
             (Processed::Yes, Some(Stop::NotSafe(Processed::Yes))),
         ] {
-            let mut failed = failed(Verdict::transient().processed(processed));
+            let verdict = Verdict::transient().processed(processed);
+            let mut failed = failed(&verdict);
             assert_eq!(stop_of(&policy, &failed), None, "idempotent");
             failed.idempotent = false;
             assert_eq!(stop_of(&policy, &failed), stop);
@@ -495,7 +500,8 @@ mod tests {
 
     #[test]
     fn a_body_that_can_not_be_sent_again_ends_the_call() {
-        let mut failed = failed(Verdict::transient());
+        let verdict = Verdict::transient();
+        let mut failed = failed(&verdict);
         failed.replayable = false;
         assert_eq!(
             stop_of(&Retry::default(), &failed),
@@ -508,18 +514,22 @@ mod tests {
         let policy = Retry::default();
         for kind in [Kind::RequestFault, Kind::TargetFault] {
             assert_eq!(
-                stop_of(&policy, &failed(Verdict::new(kind))),
+                stop_of(&policy, &failed(&Verdict::new(kind))),
                 Some(Stop::NotRetryable)
             );
         }
         let vetoed = Verdict::transient().hint(Hint::Never);
-        assert_eq!(stop_of(&policy, &failed(vetoed)), Some(Stop::ServerForbade));
+        assert_eq!(
+            stop_of(&policy, &failed(&vetoed)),
+            Some(Stop::ServerForbade)
+        );
     }
 
     #[test]
     fn the_first_attempt_counts() {
         let policy = Retry::default().max_attempts(2);
-        let mut failed = failed(Verdict::transient());
+        let verdict = Verdict::transient();
+        let mut failed = failed(&verdict);
         assert_eq!(stop_of(&policy, &failed), None);
         failed.spent = 2;
         assert_eq!(stop_of(&policy, &failed), Some(Stop::AttemptsExhausted));
@@ -529,7 +539,8 @@ mod tests {
     fn an_empty_budget_ends_the_call() {
         let budget = Budget::default().capacity(0);
         let policy = Retry::default().budget(budget);
-        let failed = failed(Verdict::transient());
+        let verdict = Verdict::transient();
+        let failed = failed(&verdict);
         assert_eq!(stop_of(&policy, &failed), Some(Stop::BudgetExhausted));
     }
 
@@ -540,12 +551,13 @@ mod tests {
                 .filter_map(|seed| {
                     let mut draws = Rng::seeded(seed).draws();
                     match Retry::default().decide(
-                        &failed(verdict),
+                        &failed(&verdict),
                         None,
                         &mut Courses::new(),
                         &mut draws,
+                        &mut None,
                     ) {
-                        Decision::Again { wait, .. } => Some(wait.length),
+                        Decision::Again { wait } => Some(wait.length),
                         Decision::Stop { .. } => None,
                     }
                 })
@@ -565,8 +577,8 @@ mod tests {
         let (mut courses, mut draws) = (Courses::new(), Rng::seeded(1).draws());
         let (transient, limited) = (Verdict::transient(), Verdict::new(Kind::RateLimited));
         let waits = [transient, limited, limited, transient].map(|verdict| {
-            match policy.decide(&failed(verdict), None, &mut courses, &mut draws) {
-                Decision::Again { wait, .. } => wait.length.as_secs(),
+            match policy.decide(&failed(&verdict), None, &mut courses, &mut draws, &mut None) {
+                Decision::Again { wait } => wait.length.as_secs(),
                 Decision::Stop { stop, .. } => panic!("{stop}"),
             }
         });
@@ -575,16 +587,17 @@ mod tests {
 
     #[test]
     fn a_schedule_given_by_hand_counts_after_a_rate_limit_too() {
-        let limited = failed(Verdict::new(Kind::RateLimited));
+        let verdict = Verdict::new(Kind::RateLimited);
+        let limited = failed(&verdict);
         let by_hand = Retry::default().backoff(Backoff::constant(secs(7)));
-        let Decision::Again { wait, .. } = decide(&by_hand, &limited) else {
+        let Decision::Again { wait } = decide(&by_hand, &limited) else {
             panic!("stopped")
         };
         assert_eq!(wait.length, secs(7));
         let both = Retry::default()
             .after_rate_limit(Backoff::constant(secs(9)))
             .backoff(Backoff::constant(secs(7)));
-        let Decision::Again { wait, .. } = decide(&both, &limited) else {
+        let Decision::Again { wait } = decide(&both, &limited) else {
             panic!("stopped")
         };
         assert_eq!(wait.length, secs(9));

@@ -51,11 +51,16 @@ impl Rng {
         }
     }
 
+    /// Whether [`draws`](Self::draws) are others than [`Draws::THREAD`].
+    pub(crate) const fn is_seeded(&self) -> bool {
+        self.seeded.is_some()
+    }
+
     /// The draws of one call.
     #[must_use]
     pub fn draws(&self) -> Draws {
         let Some(seeded) = &self.seeded else {
-            return Draws { stream: None };
+            return Draws::THREAD;
         };
         let stream = seeded.streams.fetch_add(1, Ordering::Relaxed);
         // `seed_from_u64` mixes its argument; the odd factor, another than its own, keeps neighbours'
@@ -74,6 +79,9 @@ pub struct Draws {
 }
 
 impl Draws {
+    /// From the thread's own generator.
+    pub(crate) const THREAD: Self = Self { stream: None };
+
     /// 64 uniform bits.
     #[inline]
     #[must_use]

@@ -103,6 +103,15 @@ fn a_call_that_succeeds_at_once_allocates_nothing_of_its_own() {
         0,
         "never packed"
     );
+
+    // What failed twice and then went well has one place for its story and both failures.
+    let at_once = Retry::constant(Duration::ZERO).budget(Budget::default());
+    let at_once = Pipeline::new().retry(at_once).clock(clock.clock());
+    let run = || {
+        let call = at_once.run(|it| ready(if it.number() < 3 { Err(()) } else { Ok(7) }));
+        assert_eq!(now(call).ok(), Some(7));
+    };
+    assert_eq!(allocations(run), 1, "two failures, then a success");
 }
 
 type Answer = Ready<Result<Response<String>, std::io::Error>>;

@@ -35,6 +35,7 @@
 mod bucket;
 
 use std::fmt;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::error::ConfigError;
@@ -191,7 +192,10 @@ impl Budget {
     #[must_use = "dropping the withdrawal gives it back"]
     pub fn withdraw(&self, after: Kind, now: Instant) -> Option<Withdrawal> {
         let from_shared = Shared::withdraw(&self.shared, after, now);
-        from_shared.or_else(|| Shared::withdraw(self.own.as_ref()?, after, now))
+        match &self.own {
+            Some(own) if from_shared.is_none() => Shared::withdraw(own, after, now),
+            _ => from_shared,
+        }
     }
 
     fn with(settings: Settings) -> Self {
@@ -285,7 +289,7 @@ impl Shared {
         let reserved = inside.bucket.reserve(cost, firsts);
         drop(inside);
         reserved.then(|| Withdrawal {
-            from: Some(Arc::clone(shared)),
+            from: Arc::clone(shared),
             cost,
         })
     }
@@ -313,24 +317,24 @@ impl Shared {
 #[derive(Debug)]
 #[must_use = "dropping the withdrawal gives it back"]
 pub struct Withdrawal {
-    from: Option<Arc<Shared>>,
+    from: Arc<Shared>,
+    /// Nothing once it is spent.
     cost: u64,
 }
 
 impl Withdrawal {
     /// The attempt begins: the tokens are gone.
     pub fn spend(mut self) {
-        if let Some(shared) = self.from.take() {
-            let bucket = &mut lock(&shared.inside).bucket;
-            bucket.commit(self.cost, shared.firsts.load(Ordering::Relaxed));
-        }
+        let cost = mem::take(&mut self.cost);
+        let bucket = &mut lock(&self.from.inside).bucket;
+        bucket.commit(cost, self.from.firsts.load(Ordering::Relaxed));
     }
 }
 
 impl Drop for Withdrawal {
     fn drop(&mut self) {
-        if let Some(shared) = self.from.take() {
-            lock(&shared.inside).bucket.release(self.cost);
+        if self.cost > 0 {
+            lock(&self.from.inside).bucket.release(self.cost);
         }
     }
 }

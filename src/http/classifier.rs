@@ -652,13 +652,13 @@ mod tests {
             let mut report = Report::new();
             for processed in attempts {
                 report.attempts += 1;
-                report.push(Failure {
+                *report.failures.place() = Failure {
                     number: report.attempts,
                     verdict: Verdict::transient().processed(*processed),
                     cause: crate::diagnosis::Cause::Unknown,
                     at: Duration::ZERO,
                     wait: None,
-                });
+                };
             }
             Error::new(cause, report)
         }

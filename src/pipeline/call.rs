@@ -637,7 +637,7 @@ impl<O: Operation> Parts<'_, O> {
             if outcome.value().is_some() {
                 now.forget();
             }
-            state.fails(verdict, &outcome, self.operation, policies, now)
+            state.fails(&verdict, &outcome, self.operation, policies, now)
         };
         match outcome {
             outcome if !follows => Turn::Ends(state.finish(outcome, self.operation, policies, now)),
@@ -723,6 +723,7 @@ fn poll_in_span<F: Future>(
 
 /// Whether the timer is over. It is made only where there is none, to end at that moment; without a
 /// moment it never is.
+#[inline]
 fn is_over(
     mut timer: Pin<&mut Option<Sleep>>,
     end: impl FnOnce() -> Option<(Instant, Why)>,
@@ -733,7 +734,7 @@ fn is_over(
         let Some((end, why)) = end() else {
             return false;
         };
-        timer.set(Some(policies.clock.sleep_until(end, why)));
+        policies.clock.set_timer(timer.as_mut(), end, why);
     }
     let timer = timer.as_pin_mut();
     timer.is_none_or(|timer| timer.poll(cx).is_ready())

@@ -102,7 +102,6 @@ struct Story {
     /// How long it waited for the breaker.
     breaker_waits: Duration,
     withdrawal: Option<Withdrawal>,
-    previous: Option<Verdict>,
     /// What the running attempt was told of what was before it.
     history: History,
     /// The endpoints that it failed on.
@@ -505,13 +504,25 @@ impl State {
         if let Some(withdrawal) = story.withdrawal.take() {
             withdrawal.spend();
         }
-        let wait = story.wait.take();
         let at = now.read(policies);
-        story.history = History {
-            elapsed: at.saturating_duration_since(*self.began.get_or_insert(at)),
-            delay: wait.map_or(Duration::ZERO, |(wait, _)| wait.length()),
-            previous: story.previous,
+        let last = story.report.failures.last();
+        let (delay, elapsed) = match (&story.wait, last) {
+            // It follows at once: the same without another subtraction.
+            (Some((wait, end)), Some(last)) if *end == at => {
+                (wait.length, last.at.saturating_add(wait.length))
+            }
+            (wait, _) => {
+                let began = *self.began.get_or_insert(at);
+                let delay = wait.map_or(Duration::ZERO, |(wait, _)| wait.length);
+                (delay, at.saturating_duration_since(began))
+            }
         };
+        story.history = History {
+            elapsed,
+            delay,
+            previous: last.map(Failure::verdict),
+        };
+        story.wait = None;
     }
 
     /// Chooses the endpoint of an attempt that begins; see [`directed`](Self::directed).
@@ -674,6 +685,8 @@ impl State {
     }
 
     /// When the running attempt has to be over, and by which limit.
+    #[allow(clippy::inline_always)] // or its answer goes through memory
+    #[inline(always)]
     pub(super) fn attempt_ends(
         &mut self,
         policies: &Policies,
@@ -711,18 +724,18 @@ impl State {
     /// Takes note of a failed attempt. Says whether another follows.
     pub(super) fn fails<O: Operation>(
         &mut self,
-        verdict: Verdict,
+        verdict: &Verdict,
         outcome: &Outcome<O::Value, O::Error>,
         operation: &O,
         policies: &Policies,
         now: &mut Moment,
     ) -> bool {
-        self.close_span(verdict, outcome.value(), operation);
+        if self.span.is_some() {
+            self.close_span(*verdict, outcome.value(), operation);
+        }
         let at = now.read(policies);
         let began = *self.began.get_or_insert(at);
-        self.story
-            .get_or_insert_with(|| Story::new(policies))
-            .previous = Some(verdict);
+        self.story.get_or_insert_with(|| Story::new(policies));
         let hint = match verdict.server_hint() {
             Some(Hint::After(length)) => Some(length),
             Some(Hint::At(moment)) => Some(until(moment, policies.clock.wall())),
@@ -739,57 +752,75 @@ impl State {
         // Before the endpoint is given back, which may speak for the service.
         let diagnosis = self.diagnose(outcome, operation, policies, at);
         let diagnosis = self.compare(diagnosis, verdict, hint, outcome, operation, policies, at);
-        let came = outcome.came(&verdict, hint);
+        let came = outcome.came(verdict, hint);
         let is_own = self.settle(&came, operation, policies, now);
         // What one endpoint asks for is no reason to let another wait.
         let hint = hint.filter(|_| !is_own);
+        let mut failed = Failed {
+            verdict,
+            spent: self.spent(),
+            now: at,
+            hint,
+            deadline: self.deadline,
+            least_time: policies.min_time_left,
+            idempotent: operation
+                .is_idempotent()
+                .unwrap_or(policies.is_idempotent()),
+            replayable: operation.is_replayable(),
+            closed: None,
+        };
+        if let Some(passes) = &self.passes {
+            failed.closed = passes.closed(at);
+            failed.least_time = failed.least_time.max(passes.least_time(policies.timeout));
+        }
+        self.conclude(&failed, began, diagnosis, &|| operation.key(), policies)
+    }
+
+    /// The same, where the operation has nothing to say any more: decides what follows, and notes it.
+    fn conclude(
+        &mut self,
+        failed: &Failed<'_>,
+        began: Instant,
+        diagnosis: Option<Box<Diagnosis>>,
+        key: &dyn Fn() -> Option<Key>,
+        policies: &Policies,
+    ) -> bool {
+        let (verdict, at) = (failed.verdict, failed.now);
         let cause = diagnosis
             .as_ref()
             .map_or(diagnosis::Cause::Unknown, |it| it.cause());
-        let (spent, own_key) = (self.spent(), self.key());
-        let key = || own_key.or_else(|| operation.key());
-        let passes = self.passes.as_ref();
-        let closed = passes.and_then(|passes| passes.closed(at));
-        let least = passes.map(|passes| passes.least_time(policies.timeout));
-        let story = self.story.as_mut().expect("made above");
+        let story = self.story.as_mut().expect("made before");
         story.report.diagnosis = diagnosis;
         let budget = self.budget.as_ref().or(policies.budget());
-        let decision = policies.retry.as_ref().map(|retry| {
-            let failed = Failed {
-                verdict,
-                spent,
-                now: at,
-                hint,
-                deadline: self.deadline,
-                least_time: policies.min_time_left.max(least.unwrap_or_default()),
-                idempotent: operation
-                    .is_idempotent()
-                    .unwrap_or(policies.is_idempotent()),
-                replayable: operation.is_replayable(),
-                closed,
-            };
-            retry.decide(&failed, budget, &mut story.courses, &mut story.draws)
-        });
-        let decision = decision.unwrap_or(Decision::Stop {
-            stop: Stop::NoRetryPolicy,
-            wait: hint,
-        });
+        let decision = match &policies.retry {
+            Some(retry) => {
+                let (courses, draws) = (&mut story.courses, &mut story.draws);
+                retry.decide(failed, budget, courses, draws, &mut story.withdrawal)
+            }
+            None => Decision::Stop {
+                stop: Stop::NoRetryPolicy,
+                wait: failed.hint,
+            },
+        };
         let (attempt, observer) = (self.number, policies.observer.as_deref());
+        let own_key = || self.passes.as_ref().and_then(|passes| passes.key);
+        let key = || own_key().or_else(key);
         let budget = || budget.map(Budget::snapshot);
-        let (wait, follows) = match decision {
-            Decision::Again { wait, withdrawal } => {
-                story.withdrawal = withdrawal;
+        let wait = match decision {
+            Decision::Again { wait } => {
                 story.wait = Some((wait, later(at, wait.length())));
+                // A copy, so that the wait itself needs no place in memory.
+                let told = wait;
                 tell(observer, &mut self.call, |call| Event::Retry {
                     call,
                     attempt,
                     key: key(),
-                    verdict,
+                    verdict: *verdict,
                     diagnosis: story.report.diagnosis().map(Diagnosis::brief),
-                    wait,
+                    wait: told,
                     budget: budget(),
                 });
-                (Some(wait), true)
+                Some(wait)
             }
             Decision::Stop { stop, wait } => {
                 story.report.stop = Some(stop);
@@ -799,26 +830,28 @@ impl State {
                     call,
                     attempt,
                     key: key(),
-                    verdict,
+                    verdict: *verdict,
                     diagnosis: story.report.diagnosis().map(Diagnosis::brief),
                     stop,
                     retry_after: wait,
                     budget: budget(),
                 });
-                (None, false)
+                None
             }
         };
+        let follows = wait.is_some();
         if let Some(passes) = self.passes.as_mut().filter(|_| follows) {
             // A body that nobody will read needs no permit.
             passes.give_back();
         }
-        story.report.push(Failure {
-            number: self.number,
-            verdict,
+        // Filled where it lies: to move what has just been written takes longer than to write it.
+        *story.report.failures.place() = Failure {
+            number: attempt,
+            verdict: *verdict,
             cause,
             at: at.saturating_duration_since(began),
             wait,
-        });
+        };
         follows
     }
 
@@ -848,7 +881,7 @@ impl State {
     fn compare<O: Operation>(
         &mut self,
         mut diagnosis: Option<Box<Diagnosis>>,
-        verdict: Verdict,
+        verdict: &Verdict,
         hint: Option<Duration>,
         outcome: &Outcome<O::Value, O::Error>,
         operation: &O,
@@ -1254,8 +1287,8 @@ impl State {
         let story = self.story.as_ref();
         // A value may be a failure, and an error a success: it is the verdict that counts.
         let failed = story.filter(|story| story.report.stop.is_some());
-        match failed.and_then(|story| story.previous) {
-            Some(verdict) => End::Failed(verdict),
+        match failed.and_then(|story| story.report.failures.last()) {
+            Some(failure) => End::Failed(failure.verdict),
             None => End::Success,
         }
     }
@@ -1322,19 +1355,26 @@ impl State {
 }
 
 impl Story {
+    /// Copied from where the compiler put it: to write it down here and move it to its box would take
+    /// longer.
+    const NEW: Self = Self {
+        wait: None,
+        parked: None,
+        breaker_waits: Duration::ZERO,
+        withdrawal: None,
+        history: History::NONE,
+        tried: Tried::new(),
+        courses: Courses::new(),
+        draws: Draws::THREAD,
+        report: Report::new(),
+    };
+
     fn new(policies: &Policies) -> Box<Self> {
-        Box::new(Self {
-            wait: None,
-            parked: None,
-            breaker_waits: Duration::ZERO,
-            withdrawal: None,
-            previous: None,
-            history: History::NONE,
-            tried: Tried::new(),
-            courses: Courses::new(),
-            draws: policies.rng.draws(),
-            report: Report::new(),
-        })
+        let mut story = Box::new(Self::NEW);
+        if policies.rng.is_seeded() {
+            story.draws = policies.rng.draws();
+        }
+        story
     }
 }
 
