@@ -586,6 +586,31 @@ impl Observer for All {
 }
 
 #[test]
+fn each_attempt_knows_how_long_the_call_runs_whether_it_follows_at_once_on_time_or_late() {
+    for (delay, slept, seconds) in [(0, 0, [0, 3, 6]), (1, 1, [0, 4, 8]), (1, 5, [0, 8, 16])] {
+        let clock = ManualClock::new();
+        let pipeline = Pipeline::new()
+            .deadline(ms(60_000)) // so that the clock is read at the beginning
+            .retry(Retry::constant(ms(delay * 1000)))
+            .clock(clock.clock());
+        let told = Mutex::new(Vec::new());
+        let mut call = pin!(pipeline.run(|it| {
+            told.lock().unwrap().push((it.elapsed(), it.delay()));
+            clock.advance(ms(3000));
+            std::future::ready(Err::<(), _>("busy"))
+        }));
+        while call.as_mut().poll(&mut cx()).is_pending() {
+            clock.advance(ms(slept * 1000));
+        }
+        let delays = [0, delay, delay];
+        let wanted: Vec<_> = (0..3)
+            .map(|n| (ms(seconds[n] * 1000), ms(delays[n] * 1000)))
+            .collect();
+        assert_eq!(*told.lock().unwrap(), wanted, "{delay} s, slept {slept} s");
+    }
+}
+
+#[test]
 fn a_call_that_panicked_is_over_and_gives_back_what_it_held() {
     let bulkhead = Bulkhead::new(1);
     let straight = Pipeline::new().retry(Retry::constant(ms(0)));
