@@ -611,6 +611,37 @@ fn each_attempt_knows_how_long_the_call_runs_whether_it_follows_at_once_on_time_
 }
 
 #[test]
+fn a_wait_for_the_breaker_counts_from_the_refusal_and_not_from_the_failure() {
+    let clock = ManualClock::new();
+    let breaker = Breaker::new()
+        .consecutive_failures(2)
+        .cooldown(evenkeel::backoff::Backoff::constant(ms(5000)));
+    let pipeline = Pipeline::new()
+        .deadline(ms(60_000)) // so that the clock is read at the beginning
+        .retry(Retry::constant(ms(1000)).max_attempts(2))
+        .breaker(breaker.clone())
+        .clock(clock.clock());
+    let told = Mutex::new(Vec::new());
+    let mut call = pin!(pipeline.run(|it| {
+        told.lock().unwrap().push((it.elapsed(), it.delay()));
+        clock.advance(ms(3000));
+        std::future::ready(Err::<(), _>("busy"))
+    }));
+    assert!(call.as_mut().poll(&mut cx()).is_pending());
+    clock.advance(ms(1000));
+    let other = Pipeline::new().breaker(breaker).clock(clock.clock());
+    let opens = block_on(&clock, other.run(|_| std::future::ready(Err::<(), _>(()))));
+    assert!(opens.is_err());
+    assert!(call.as_mut().poll(&mut cx()).is_pending());
+    clock.advance(ms(5000));
+    assert!(call.as_mut().poll(&mut cx()).is_ready());
+    assert_eq!(
+        *told.lock().unwrap(),
+        [(ms(0), ms(0)), (ms(9000), ms(5000))]
+    );
+}
+
+#[test]
 fn a_call_that_panicked_is_over_and_gives_back_what_it_held() {
     let bulkhead = Bulkhead::new(1);
     let straight = Pipeline::new().retry(Retry::constant(ms(0)));

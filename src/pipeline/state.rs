@@ -507,9 +507,10 @@ impl State {
         let at = now.read(policies);
         let last = story.report.failures.last();
         let (delay, elapsed) = match (&story.wait, last) {
-            // It follows at once: the same without another subtraction.
-            (Some((wait, end)), Some(last)) if *end == at => {
-                (wait.length, last.at.saturating_add(wait.length))
+            // It follows at once: the same without another subtraction. (A longer wait may be one for
+            // the breaker, which didn't begin with the failure.)
+            (Some((wait, end)), Some(last)) if wait.length.is_zero() && *end == at => {
+                (Duration::ZERO, last.at)
             }
             (wait, _) => {
                 let began = *self.began.get_or_insert(at);
