@@ -214,7 +214,7 @@ pub struct Exchange<S, Q, C> {
     protocol: C,
     /// What attempts are copied from. Gone once it was sent itself.
     request: Option<Q>,
-    /// What the first attempt took out of it.
+    /// What the last attempt took out of it, until the next one.
     packed: Option<Packed>,
     pub(crate) told: Told,
     /// Where the request goes, once that was asked or it is gone.
@@ -268,29 +268,28 @@ where
     /// no copy.
     #[inline]
     fn copy(&mut self, last: bool) -> Option<Q> {
-        let request = match &mut self.request {
-            Some(request) if !last => request,
-            _ => return None,
-        };
-        let Some(packed) = &self.packed else {
-            return self.protocol.first_copy(request, &mut self.packed);
-        };
-        let mut copy = self.protocol.copy(request);
-        if let Some(copy) = &mut copy {
-            self.protocol.unpack(copy, packed);
+        if last || self.request.is_none() {
+            return None;
         }
-        copy
+        // Nothing need be left in the request that tells it.
+        self.learn_key();
+        let request = self.request.as_mut()?;
+        self.protocol.first_copy(request, &mut self.packed)
     }
 
     /// The request itself. What can't be sent again isn't begun again, so it is there.
     #[inline]
     fn give(&mut self) -> Option<Q> {
         self.learn_key();
-        let mut request = self.request.take();
-        if let (Some(request), Some(packed)) = (&mut request, &self.packed) {
-            self.protocol.unpack(request, packed);
+        self.request.take()
+    }
+
+    /// Gives the request back what an attempt before took out.
+    #[cold]
+    fn mend(&mut self) {
+        if let (Some(request), Some(packed)) = (&mut self.request, self.packed.take()) {
+            self.protocol.unpack(request, &packed);
         }
-        request
     }
 }
 
@@ -304,7 +303,12 @@ where
     type Attempt = S::Future;
     type Discard = C::Discard;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        // Before all that is asked of the request for an attempt.
+        if self.packed.is_some() {
+            self.mend();
+        }
         if !self.is_ready {
             ready!(self.service.poll_ready(cx))?;
             self.is_ready = true;

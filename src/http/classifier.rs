@@ -4,6 +4,7 @@ use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +14,7 @@ use http_body::Body;
 use super::errors::no_less;
 use super::{
     CallerAttempt, Drain, Idempotent, Packed, Quota, Target, attempts_seen, classify_error, direct,
-    is_idempotent, provably_not_sent, quota, replay, server_hint, status_verdict,
+    is_idempotent, provably_not_sent, quota, replay, server_hint, status_verdict, target,
 };
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
@@ -224,11 +225,16 @@ impl Http {
         }
     }
 
+    #[cfg(feature = "reqwest")]
     pub(crate) fn key_of(&self, target: Target<'_>) -> Option<Key> {
-        match self.settings.as_ref().and_then(|it| it.key.as_ref()) {
+        match self.own_key() {
             Some(key) => key(target),
             None => target.key(),
         }
+    }
+
+    fn own_key(&self) -> Option<&KeyOf> {
+        self.settings.as_ref().and_then(|it| it.key.as_ref())
     }
 
     #[cfg(feature = "reqwest")]
@@ -387,13 +393,30 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
         request: &mut Request<B>,
         packed: &mut Option<Packed>,
     ) -> Option<Request<B>> {
-        Packed::first_copy(request, packed, Request::headers_mut, |it| {
-            Protocol::<_, Response<R>>::copy(self, it)
-        })
+        if !replay::is_replayable(request.extensions()) {
+            return None;
+        }
+        // Made new rather than cloned, before the long work, and the copy is what stays: what was just
+        // written is dear to move, and the request itself has long been written.
+        let mut kept = Request::new(request.body().clone());
+        *kept.method_mut() = request.method().clone();
+        *kept.version_mut() = request.version();
+        if !request.extensions().is_empty() {
+            *kept.extensions_mut() = request.extensions().clone();
+        }
+        let next = Packed::of_request(request.uri(), request.headers());
+        if !next.has_uri() {
+            *kept.uri_mut() = request.uri().clone();
+        }
+        *packed = Some(next);
+        Some(mem::replace(request, kept))
     }
 
-    fn unpack(&self, copy: &mut Request<B>, packed: &Packed) {
-        packed.unpack(copy.headers_mut());
+    fn unpack(&self, request: &mut Request<B>, packed: &Packed) {
+        if let Some(uri) = packed.uri() {
+            *request.uri_mut() = uri;
+        }
+        packed.unpack(request.headers_mut());
     }
 
     fn is_replayable(&self, request: &Request<B>) -> bool {
@@ -411,7 +434,10 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
     }
 
     fn key(&self, request: &Request<B>) -> Option<Key> {
-        self.key_of(Target::of(request.method(), request.uri()))
+        match self.own_key() {
+            Some(key) => key(Target::of(request.method(), request.uri())),
+            None => target::key_of(request.uri()),
+        }
     }
 
     fn priority(&self, request: &Request<B>) -> Priority {

@@ -1,15 +1,17 @@
-//! Headers in one piece, for another attempt that most calls don't make.
+//! Headers and URI in one piece, for another attempt that most calls don't make.
 
 use std::fmt;
+#[cfg(feature = "reqwest")]
 use std::mem;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri};
 
-/// Headers, packed into one allocation; see
+/// Headers, and for most requests their URI, packed into one allocation; see
 /// [`Protocol::first_copy`](crate::pipeline::Protocol::first_copy).
 ///
 /// To clone a map of headers takes two allocations, and one more for each value that was made of text;
-/// all that for a request that is hardly ever sent again. Packed it is a few copies of bytes, and
+/// to clone a URI counts twice up and twice down across processors; all that for a request that is hardly ever sent again. Packed it is a few copies of bytes, and
 /// who pays for unpacking is a retry.
 ///
 /// # Examples
@@ -31,6 +33,7 @@ pub struct Packed(Vec<u8>);
 impl Packed {
     /// A copy of a request whose headers go along with it, and are packed for the next one. `copy` copies
     /// all else, or says that it can't.
+    #[cfg(feature = "reqwest")]
     #[inline]
     pub(crate) fn first_copy<Q>(
         request: &mut Q,
@@ -52,10 +55,28 @@ impl Packed {
 
     /// Packs all of them, with what is said of each value being sensitive.
     pub fn of(headers: &HeaderMap) -> Self {
+        Self::parts(None, headers)
+    }
+
+    /// Packs the URI too, if it is of the usual kind: not to be cloned, for that is four times as dear.
+    #[inline]
+    pub(crate) fn of_request(uri: &Uri, headers: &HeaderMap) -> Self {
+        Self::parts(Address::of(uri), headers)
+    }
+
+    fn parts(address: Option<Address<'_>>, headers: &HeaderMap) -> Self {
         let size = |(name, value): (&HeaderName, &HeaderValue)| {
             size_of::<u64>() + name.as_str().len() + value.len()
         };
-        let mut bytes = Vec::with_capacity(headers.iter().map(size).sum());
+        let (lead_of_all, authority, path) = match address {
+            Some(it) => (it.lead(), it.authority, it.path),
+            None => (0, "", ""),
+        };
+        let front = size_of::<u64>() + authority.len() + path.len();
+        let mut bytes = Vec::with_capacity(front + headers.iter().map(size).sum::<usize>());
+        bytes.extend_from_slice(&lead_of_all.to_le_bytes());
+        bytes.extend_from_slice(authority.as_bytes());
+        bytes.extend_from_slice(path.as_bytes());
         for (name, value) in headers {
             let name = name.as_str().as_bytes();
             bytes.extend_from_slice(&lead(name, value).to_le_bytes());
@@ -71,7 +92,7 @@ impl Packed {
     ///
     /// If there are then more than a [`HeaderMap`] takes: 32,768 names. What it was made of held no more.
     pub fn unpack(&self, headers: &mut HeaderMap) {
-        let mut rest = &self.0[..];
+        let (_, mut rest) = self.split();
         while let Some((lead, more)) = rest.split_first_chunk() {
             let (name, value, is_sensitive) = lengths(u64::from_le_bytes(*lead));
             let (name, more) = more.split_at(name);
@@ -82,6 +103,76 @@ impl Packed {
             headers.append(name, value);
             rest = more;
         }
+    }
+
+    #[inline]
+    pub(crate) fn has_uri(&self) -> bool {
+        !self.0.starts_with(&[0; size_of::<u64>()])
+    }
+
+    /// The URI, if it was packed.
+    pub(crate) fn uri(&self) -> Option<Uri> {
+        let address = self.split().0?;
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(if address.is_https {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        });
+        parts.authority = Some(Authority::try_from(address.authority).expect("it was one"));
+        parts.path_and_query = Some(PathAndQuery::try_from(address.path).expect("it was one"));
+        Some(Uri::from_parts(parts).expect("a scheme, an authority and a path are a URI"))
+    }
+
+    /// What there is of a URI, and the headers.
+    fn split(&self) -> (Option<Address<'_>>, &[u8]) {
+        let (lead, rest) = self.0.split_first_chunk().expect("it is always there");
+        let lead = u64::from_le_bytes(*lead);
+        if lead == 0 {
+            return (None, rest);
+        }
+        let (authority, path, is_https) = lengths(lead);
+        let (authority, rest) = rest.split_at(authority);
+        let (path, rest) = rest.split_at(path);
+        let text = |bytes| str::from_utf8(bytes).expect("it was text");
+        let address = Address {
+            is_https,
+            authority: text(authority),
+            path: text(path),
+        };
+        (Some(address), rest)
+    }
+}
+
+/// A URI of the usual kind: no other is sure to be the same when it has been taken apart.
+struct Address<'a> {
+    is_https: bool,
+    authority: &'a str,
+    /// And query; neither is empty.
+    path: &'a str,
+}
+
+impl<'a> Address<'a> {
+    #[inline]
+    fn of(uri: &'a Uri) -> Option<Self> {
+        let is_https = match uri.scheme_str()? {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        let (authority, path) = (uri.authority()?.as_str(), uri.path_and_query()?.as_str());
+        let is_usual = authority.len() >> NAME == 0 && path.starts_with('/');
+        is_usual.then_some(Self {
+            is_https,
+            authority,
+            path,
+        })
+    }
+
+    /// As [`lead`]. Not zero, for there is a path.
+    const fn lead(&self) -> u64 {
+        let lengths = (self.path.len() as u64) << NAME | self.authority.len() as u64;
+        lengths << 1 | self.is_https as u64
     }
 }
 
@@ -144,6 +235,54 @@ mod tests {
                 it.values().map(HeaderValue::is_sensitive).collect::<Vec<_>>()
             };
             prop_assert_eq!(are_sensitive(&headers), are_sensitive(&again));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_uri_is_packed_whole_or_not_at_all(
+            scheme in "(https?|HTTP|ftp)",
+            authority in "[a-zA-Z0-9@:.%\\[\\]-]{0,9}",
+            path in "[/*?a-z0-9%{}é.-]{0,9}",
+            form in 0..4,
+        ) {
+            let text = match form {
+                0 => format!("{scheme}://{authority}{path}"),
+                1 => format!("{scheme}://{authority}/{path}"),
+                2 => path,
+                _ => authority,
+            };
+            if let Ok(uri) = text.parse::<Uri>() {
+                let value = HeaderValue::from_static("value");
+                let headers = HeaderMap::from_iter([(http::header::ACCEPT, value)]);
+                let packed = Packed::of_request(&uri, &headers);
+                prop_assert_eq!(packed.has_uri(), packed.uri().is_some());
+                if let Some(again) = packed.uri() {
+                    prop_assert_eq!(&again, &uri);
+                    prop_assert_eq!(again.to_string(), uri.to_string());
+                    prop_assert_eq!(again.into_parts().path_and_query, uri.into_parts().path_and_query);
+                }
+                let mut fields = HeaderMap::new();
+                packed.unpack(&mut fields);
+                prop_assert_eq!(fields, headers);
+            }
+        }
+    }
+
+    #[test]
+    fn what_goes_to_a_service_is_packed_and_other_uris_are_left_to_be_cloned() {
+        for (uri, is_packed) in [
+            ("http://a/", true),
+            ("https://me:pw@[::1]:81/?b", true),
+            ("http://a?b", false),
+            ("http://a", true),
+            ("ftp://a/", false),
+            ("/a", false),
+            ("a:80", false),
+            ("*", false),
+        ] {
+            let packed = Packed::of_request(&Uri::from_static(uri), &HeaderMap::new());
+            assert_eq!(packed.has_uri(), is_packed, "{uri}");
         }
     }
 

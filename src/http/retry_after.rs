@@ -136,6 +136,97 @@ fn http_date(value: &[u8], now: Option<SystemTime>) -> Option<SystemTime> {
 }
 
 fn parse(text: &[u8]) -> Option<SystemTime> {
+    fixdate(text).or_else(|| any_date(text))
+}
+
+/// The usual form. `httpdate` reads it too, and for that works out the date again from what it has read:
+/// that takes three times as long.
+fn fixdate(text: &[u8]) -> Option<SystemTime> {
+    let &[
+        ref weekday @ ..,
+        b',',
+        b' ',
+        d1,
+        d2,
+        b' ',
+        m1,
+        m2,
+        m3,
+        b' ',
+        y1,
+        y2,
+        y3,
+        y4,
+        b' ',
+        h1,
+        h2,
+        b':',
+        i1,
+        i2,
+        b':',
+        s1,
+        s2,
+        b' ',
+        b'G',
+        b'M',
+        b'T',
+    ] = text
+    else {
+        return None;
+    };
+    let weekday = match weekday {
+        b"Thu" => 0, // 1 January 1970 was one
+        b"Fri" => 1,
+        b"Sat" => 2,
+        b"Sun" => 3,
+        b"Mon" => 4,
+        b"Tue" => 5,
+        b"Wed" => 6,
+        _ => return None,
+    };
+    let year = number(y1, y2)? * 100 + number(y3, y4)?;
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    // The days before the month, and those in it.
+    let (before, length) = match &[m1, m2, m3] {
+        b"Jan" => (0, 31),
+        b"Feb" => (31, if is_leap { 29 } else { 28 }),
+        b"Mar" => (59, 31),
+        b"Apr" => (90, 30),
+        b"May" => (120, 31),
+        b"Jun" => (151, 30),
+        b"Jul" => (181, 31),
+        b"Aug" => (212, 31),
+        b"Sep" => (243, 30),
+        b"Oct" => (273, 31),
+        b"Nov" => (304, 30),
+        b"Dec" => (334, 31),
+        _ => return None,
+    };
+    let (day, hour) = (number(d1, d2)?, number(h1, h2)?);
+    let (minute, second) = (number(i1, i2)?, number(s1, s2)?);
+    let is_one =
+        year >= 1970 && (1..=length).contains(&day) && hour < 24 && minute < 60 && second < 60;
+    if !is_one {
+        return None;
+    }
+    let leap_days = |years: u64| years / 4 - years / 100 + years / 400;
+    let leapt = u64::from(is_leap && before > 31);
+    let past = (year - 1970) * 365 + leap_days(year - 1) - leap_days(1969);
+    let days = past + before + leapt + day - 1;
+    if days % 7 != weekday {
+        return None;
+    }
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+/// Two digits.
+fn number(tens: u8, ones: u8) -> Option<u64> {
+    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+    (tens < 10 && ones < 10).then(|| u64::from(tens) * 10 + u64::from(ones))
+}
+
+fn any_date(text: &[u8]) -> Option<SystemTime> {
     let date: HttpDate = std::str::from_utf8(text).ok()?.parse().ok()?;
     Some(date.into())
 }
@@ -518,6 +609,24 @@ mod tests {
         }
 
         #[test]
+        fn a_fixdate_is_read_as_httpdate_reads_it_whatever_is_wrong_with_it(
+            moment in 0..YEAR_10000.as_secs(),
+            changes in prop::collection::vec(
+                (0..IMF_FIXDATE, prop_oneof![b'0'..=b'9', any::<u8>()]), 0..3,
+            ),
+            (weekday, day, month) in ("(Mon|Sun|Thu)?", "([0-3][0-9])?", "(Feb|Dec)?"),
+        ) {
+            let mut text = fixdate_of(moment).into_bytes();
+            for (at, part) in [(0, &weekday), (5, &day), (8, &month)] {
+                text[at..at + part.len()].copy_from_slice(part.as_bytes());
+            }
+            for (at, byte) in changes {
+                text[at] = byte;
+            }
+            prop_assert_eq!(fixdate(&text), any_date(&text), "{}", text.escape_ascii());
+        }
+
+        #[test]
         fn no_value_panics_or_exceeds_the_bound(value in "\\PC{0,140}", date in "\\PC{0,40}") {
             within_bounds(&value, &date)?;
         }
@@ -529,6 +638,31 @@ mod tests {
         ) {
             within_bounds(&value, &date)?;
         }
+    }
+
+    #[test]
+    fn every_day_of_each_kind_of_year_is_read_and_the_one_after_a_months_last_is_not() {
+        const DAY: u64 = 86_400;
+        for day in 0..400 * 366 {
+            let moment = UNIX_EPOCH + Duration::from_secs(day * DAY + day % DAY);
+            let text = httpdate::fmt_http_date(moment);
+            assert_eq!(fixdate(text.as_bytes()), Some(moment), "{text}");
+        }
+        for year in [1970, 1972, 2000, 2023, 2024, 2100, 9999] {
+            for (month, last) in [("Feb", 28), ("Apr", 30), ("Dec", 31)] {
+                for weekday in ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"] {
+                    for day in [0, last, last + 1, last + 2] {
+                        let text = format!("{weekday}, {day:02} {month} {year} 23:59:59 GMT");
+                        let text = text.as_bytes();
+                        assert_eq!(fixdate(text), any_date(text), "{}", text.escape_ascii());
+                    }
+                }
+            }
+        }
+    }
+
+    fn fixdate_of(moment: u64) -> String {
+        httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(moment))
     }
 
     fn within_bounds(value: &str, date: &str) -> Result<(), TestCaseError> {

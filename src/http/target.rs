@@ -82,53 +82,71 @@ impl<'a> Target<'a> {
 /// ```
 #[must_use]
 pub fn service_key(host: &str, port: u16) -> Key {
-    // A thread's own is gone only while the thread ends.
-    let key = LAST.try_with(|last| last.try_borrow_mut().ok()?.key(host, port));
-    key.ok()
-        .flatten()
-        .unwrap_or_else(|| Key::of(Service { host, port }))
+    let hash = || Key::of(Service { host, port });
+    remembered(host, u32::from(port), || Some(hash())).unwrap_or_else(hash)
 }
+
+/// The key that a request to this URI has by default.
+pub(super) fn key_of(uri: &Uri) -> Option<Key> {
+    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
+    let usual = if scheme == "https" { 443 } else { 80 };
+    remembered(authority, WHOLE | u32::from(usual), || {
+        let (host, port) = host_and_port(authority);
+        let port = port.unwrap_or(usual);
+        (!host.is_empty()).then(|| Key::of(Service { host, port }))
+    })
+}
+
+/// Marks an authority as such, beside the port that it has if it names none.
+const WHOLE: u32 = 1 << 16;
 
 thread_local! {
     static LAST: RefCell<Last> = const { RefCell::new(Last::NONE) };
 }
 
-/// The service that a thread asked for last, and its key: one call is often followed by another to the
-/// same, and to compare a name takes a fifth of the time of hashing it. It is compared whole, as it was
-/// written, so this changes no key.
+/// What a thread asked for last: one call is often followed by another to the same service, and to
+/// compare a name takes a fifth of the time of hashing it. It is compared whole, as it was written, so
+/// this changes no key, and what others send can't make it say another.
 struct Last {
-    host: [u8; LONGEST_KEPT],
+    name: [u8; LONGEST_KEPT],
     length: usize,
-    port: u16,
+    port: u32,
     key: Option<Key>,
 }
 
 impl Last {
     const NONE: Self = Self {
-        host: [0; LONGEST_KEPT],
+        name: [0; LONGEST_KEPT],
         length: 0,
         port: 0,
         key: None,
     };
 
-    /// `None`: the name is too long to be kept.
-    #[inline]
-    fn key(&mut self, host: &str, port: u16) -> Option<Key> {
-        if self.port == port && self.host[..self.length] == *host.as_bytes() && self.key.is_some() {
-            return self.key;
-        }
-        self.hash(host, port)
-    }
-
     #[cold]
-    fn hash(&mut self, host: &str, port: u16) -> Option<Key> {
-        self.host
-            .get_mut(..host.len())?
-            .copy_from_slice(host.as_bytes());
-        (self.length, self.port) = (host.len(), port);
-        self.key = Some(Key::of(Service { host, port }));
-        self.key
+    fn keep(&mut self, name: &str, port: u32, key: Option<Key>) {
+        let Some(place) = self.name.get_mut(..name.len()) else {
+            return;
+        };
+        place.copy_from_slice(name.as_bytes());
+        (self.length, self.port, self.key) = (name.len(), port, key);
     }
+}
+
+/// The key of this name and port, as `make` makes it.
+#[inline]
+fn remembered(name: &str, port: u32, make: impl FnOnce() -> Option<Key>) -> Option<Key> {
+    // A thread's own is gone only while the thread ends; then nothing is remembered.
+    let known = LAST.try_with(|last| {
+        let last = last.borrow();
+        let is_it = last.port == port && last.name[..last.length] == *name.as_bytes();
+        last.key.filter(|_| is_it)
+    });
+    if let Ok(Some(key)) = known {
+        return Some(key);
+    }
+    let key = make();
+    let _ = LAST.try_with(|last| last.borrow_mut().keep(name, port, key));
+    key
 }
 
 /// Most names of hosts are shorter.
@@ -199,6 +217,29 @@ mod tests {
         assert_ne!(key("https://api.test/"), key("http://api.test/"));
         assert_ne!(key("http://api.test/"), key("http://api.test:81/"));
         assert_eq!(key("/relative"), None);
+    }
+
+    #[test]
+    fn an_authority_and_a_host_of_the_same_text_keep_their_own_keys() {
+        let uri = Uri::from_static("http://a:81/");
+        for _ in 0..2 {
+            assert_eq!(key_of(&uri), Some(Key::of(Service { host: "a", port: 81 })));
+            let host = "a:81";
+            assert_eq!(service_key(host, 80), Key::of(Service { host, port: 80 }));
+        }
+        for (uri, key) in [
+            ("http://a/", Some(("a", 80))),
+            ("https://a/", Some(("a", 443))),
+            ("https://me@a:/", Some(("a", 443))),
+            ("ftp://a/", Some(("a", 80))),
+            ("/a", None),
+            ("a:80", None),
+        ] {
+            let uri = Uri::from_static(uri);
+            let key = key.map(|(host, port)| Key::of(Service { host, port }));
+            assert_eq!(key_of(&uri), key, "{uri}");
+            assert_eq!(Target::of(&Method::GET, &uri).key(), key, "{uri}");
+        }
     }
 
     #[test]
