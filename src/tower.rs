@@ -189,6 +189,7 @@ where
             packed: None,
             told,
             key: None,
+            is_key_known: false,
         };
         Call::new(policies, exchange)
     }
@@ -217,9 +218,9 @@ pub struct Exchange<S, Q, C> {
     /// What the last attempt took out of it, until the next one.
     packed: Option<Packed>,
     pub(crate) told: Told,
-    /// Where the request goes, once that was asked or it is gone.
-    #[allow(clippy::option_option)] // it may have none, and that is known as well
-    key: Option<Option<Key>>,
+    /// Where the request goes, once that is known; it may have none.
+    key: Option<Key>,
+    is_key_known: bool,
 }
 
 /// What a request says of the call that is made for it.
@@ -255,6 +256,7 @@ impl<S, Q, C> Exchange<S, Q, C> {
             request: Some(request),
             packed: None,
             key: None,
+            is_key_known: false,
         }
     }
 }
@@ -402,16 +404,19 @@ where
     }
 
     fn key(&self) -> Option<Key> {
+        if self.is_key_known {
+            return self.key;
+        }
         let request = self.request.as_ref();
-        let of_request = || request.and_then(|request| self.protocol.key(request));
-        self.key.unwrap_or_else(of_request)
+        request.and_then(|request| self.protocol.key(request))
     }
 
     #[inline]
     fn learn_key(&mut self) -> Option<Key> {
-        let key = self.key();
-        self.key = Some(key);
-        key
+        if !self.is_key_known {
+            (self.key, self.is_key_known) = (self.key(), true);
+        }
+        self.key
     }
 
     fn answered_by(&self, response: &S::Response) -> Option<Key> {

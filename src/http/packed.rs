@@ -28,7 +28,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri};
 /// assert_eq!(again, headers);
 /// ```
 #[must_use = "what is packed is to be unpacked"]
-pub struct Packed(Vec<u8>);
+pub struct Packed(Box<[u8]>);
 
 impl Packed {
     /// A copy of a request whose headers go along with it, and are packed for the next one. `copy` copies
@@ -83,7 +83,7 @@ impl Packed {
             bytes.extend_from_slice(name);
             bytes.extend_from_slice(value.as_bytes());
         }
-        Self(bytes)
+        Self(bytes.into_boxed_slice())
     }
 
     /// Adds them to others, in the order in which they were.

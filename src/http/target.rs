@@ -223,7 +223,13 @@ mod tests {
     fn an_authority_and_a_host_of_the_same_text_keep_their_own_keys() {
         let uri = Uri::from_static("http://a:81/");
         for _ in 0..2 {
-            assert_eq!(key_of(&uri), Some(Key::of(Service { host: "a", port: 81 })));
+            assert_eq!(
+                key_of(&uri),
+                Some(Key::of(Service {
+                    host: "a",
+                    port: 81
+                }))
+            );
             let host = "a:81";
             assert_eq!(service_key(host, 80), Key::of(Service { host, port: 80 }));
         }

@@ -60,6 +60,7 @@ mod table;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::num::NonZeroU64;
 use std::sync::{OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -83,14 +84,26 @@ use table::Table;
 /// assert_ne!(Key::of("billing"), Key::of("orders"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key(u64);
+pub struct Key(NonZeroU64);
 
 impl Key {
     /// The key of anything that can be hashed, the same within one process.
     pub fn of(what: impl Hash) -> Self {
         // Keyed per process: nobody outside can make two names collide.
         static HASHER: OnceLock<RandomState> = OnceLock::new();
-        Self(HASHER.get_or_init(RandomState::new).hash_one(what))
+        Self::from_hash(HASHER.get_or_init(RandomState::new).hash_one(what))
+    }
+
+    /// Two hashes share a key, and so every call has a word less to carry where it may have no key.
+    const fn from_hash(hash: u64) -> Self {
+        match NonZeroU64::new(hash) {
+            Some(hash) => Self(hash),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
+
+    const fn hash(self) -> u64 {
+        self.0.get()
     }
 }
 
@@ -396,7 +409,7 @@ impl<P: PerKey> Shared<P> {
     #[allow(clippy::cast_possible_truncation)] // 32 bits are plenty for so few shards
     fn shard(&self, key: Key) -> &Shard<P> {
         let mask = self.shards.len() - 1; // their number is a power of two
-        &self.shards[(key.0 >> 32) as usize & mask]
+        &self.shards[(key.hash() >> 32) as usize & mask]
     }
 
     #[inline]

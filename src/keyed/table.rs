@@ -196,7 +196,7 @@ impl<P: PerKey> Slot<P> {
 /// Where a key belongs. The other half of the hash chose the shard.
 #[allow(clippy::cast_possible_truncation)] // the low bits are what is wanted
 const fn home(key: Key, mask: usize) -> usize {
-    key.0 as usize & mask
+    key.hash() as usize & mask
 }
 
 /// Slots the hand passes in one step. A new key takes one slot and moves the hand by eight, so it
@@ -282,24 +282,24 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Get(key) => {
-                        let got = table.get(Key(key)).map(|(toy, _)| *toy.0);
+                        let got = table.get(Key::from_hash(key)).map(|(toy, _)| *toy.0);
                         let entry = model.get_mut(&key);
                         prop_assert_eq!(got, entry.as_ref().map(|it| it.0));
                         if let Some(entry) = entry {
                             entry.1 = now;
                         }
                     }
-                    Op::Hold(key) => held.extend(table.peek(Key(key)).cloned()),
+                    Op::Hold(key) => held.extend(table.peek(Key::from_hash(key)).cloned()),
                     Op::Insert(key) if !model.contains_key(&key) => {
                         made += 1;
-                        table.insert(Key(key), Toy(Arc::new(made)), now);
+                        table.insert(Key::from_hash(key), Toy(Arc::new(made)), now);
                         model.insert(key, (made, now));
                     }
                     Op::Pass(time) => now += time,
                     Op::Release(at) if at < held.len() => drop(held.swap_remove(at)),
                     Op::Insert(_) | Op::Release(_) => {}
                     Op::Remove(key) => {
-                        let removed = table.remove(Key(key)).map(|toy| *toy.0);
+                        let removed = table.remove(Key::from_hash(key)).map(|toy| *toy.0);
                         prop_assert_eq!(removed, model.remove(&key).map(|it| it.0));
                     }
                     Op::Sweep => {
@@ -315,7 +315,7 @@ mod tests {
                 prop_assert_eq!(table.len(), model.len());
                 prop_assert_eq!(table.iter().count(), model.len());
                 for (key, (id, _)) in &model {
-                    prop_assert_eq!(table.peek(Key(*key)).map(|toy| *toy.0), Some(*id));
+                    prop_assert_eq!(table.peek(Key::from_hash(*key)).map(|toy| *toy.0), Some(*id));
                 }
                 prop_assert!(table.len * 4 <= table.slots.len() * 3);
             }
@@ -337,7 +337,7 @@ mod tests {
     fn an_entry_goes_exactly_at_its_time_and_not_before() {
         for (now, gone) in [(IDLE - 1, false), (IDLE, true), (u64::MAX, true)] {
             let mut table = Table::new();
-            table.insert(Key(1), Toy(Arc::new(1)), 0);
+            table.insert(Key::from_hash(1), Toy(Arc::new(1)), 0);
             go_round(&mut table, now);
             assert_eq!(table.len() == 0, gone, "at {now}");
         }
@@ -346,9 +346,9 @@ mod tests {
     #[test]
     fn time_that_goes_back_evicts_nothing_and_forgets_no_use() {
         let mut table = Table::new();
-        table.insert(Key(1), Toy(Arc::new(1)), 5 * IDLE);
+        table.insert(Key::from_hash(1), Toy(Arc::new(1)), 5 * IDLE);
         go_round(&mut table, 0);
-        assert!(table.get(Key(1)).is_some());
+        assert!(table.get(Key::from_hash(1)).is_some());
         go_round(&mut table, 0);
         go_round(&mut table, 6 * IDLE - 1);
         assert_eq!(table.len(), 1);
