@@ -213,9 +213,9 @@ pub struct Exchange<S, Q, C> {
     /// The service was made ready, here or by whoever made the exchange.
     is_ready: bool,
     protocol: C,
-    /// What attempts are copied from. Gone once it was sent itself.
+    /// What the next attempt sends. Gone if it was sent and can't be sent again.
     request: Option<Q>,
-    /// What the last attempt took out of it, until the next one.
+    /// What it was copied without, until the next attempt.
     packed: Option<Packed>,
     pub(crate) told: Told,
     /// Where the request goes, once that is known; it may have none.
@@ -266,27 +266,7 @@ where
     S: Service<Q> + Clone,
     C: Classify<S::Response, S::Error> + Protocol<Q, S::Response>,
 {
-    /// What an attempt sends, unless it sends the request itself: because none follows, or there can be
-    /// no copy.
-    #[inline]
-    fn copy(&mut self, last: bool) -> Option<Q> {
-        if last || self.request.is_none() {
-            return None;
-        }
-        // Nothing need be left in the request that tells it.
-        self.learn_key();
-        let request = self.request.as_mut()?;
-        self.protocol.first_copy(request, &mut self.packed)
-    }
-
-    /// The request itself. What can't be sent again isn't begun again, so it is there.
-    #[inline]
-    fn give(&mut self) -> Option<Q> {
-        self.learn_key();
-        self.request.take()
-    }
-
-    /// Gives the request back what an attempt before took out.
+    /// Makes the copy whole.
     #[cold]
     fn mend(&mut self) {
         if let (Some(request), Some(packed)) = (&mut self.request, self.packed.take()) {
@@ -327,18 +307,17 @@ where
 
     fn begin(&mut self, attempt: Attempt, at: Option<Arc<Endpoint>>, last: bool) -> S::Future {
         self.is_ready = false;
-        // Changed where it lies, for it is large.
-        let mut request = self.copy(last);
-        if request.is_none() {
-            request = self.give();
+        // Nothing need be left that tells it.
+        self.learn_key();
+        // What can't be sent again isn't begun again, so it is there. Moved once, for it is large.
+        let mut request = self.request.take().expect("a request to send");
+        if !last {
+            self.request = self.protocol.first_copy(&mut request, &mut self.packed);
         }
-        if let Some(request) = &mut request {
-            if let Some(endpoint) = at {
-                self.protocol.direct(request, &endpoint);
-            }
-            self.protocol.prepare(request, &attempt);
+        if let Some(endpoint) = at {
+            self.protocol.direct(&mut request, &endpoint);
         }
-        let request = request.expect("what can't be sent again isn't begun again");
+        self.protocol.prepare(&mut request, &attempt);
         self.service.call(request)
     }
 
@@ -348,8 +327,9 @@ where
 
     fn forgo(&mut self, last: bool) {
         self.stand_down();
-        if self.copy(last).is_none() {
-            drop(self.give());
+        self.learn_key();
+        if let (Some(mut request), false) = (self.request.take(), last) {
+            self.request = self.protocol.first_copy(&mut request, &mut self.packed);
         }
     }
 

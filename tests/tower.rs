@@ -1026,8 +1026,8 @@ fn a_refused_call_holds_no_readiness_though_nobody_dropped_it_yet() {
 #[test]
 fn promise_7_every_attempt_sends_the_whole_request() {
     let clock = ManualClock::new();
-    let model = || {
-        let request = Request::put("http://service:8080/path?query")
+    let model = |uri: &str| {
+        let request = Request::put(uri)
             .header("accept", "text/plain")
             .header("x-many", "one")
             .header("authorization", "secret")
@@ -1040,9 +1040,16 @@ fn promise_7_every_attempt_sends_the_whole_request() {
         request
     };
     let retry = || Retry::constant(Duration::ZERO).max_attempts(4);
-    // The first may be withheld, the last sends the request itself.
-    let reset_first = Chaos::new().next(1, evenkeel::chaos::Fault::Reset);
-    for chaos in [None, Some(reset_first)] {
+    let uris = [
+        "http://service:8080/path?query",
+        "https://me@Service",
+        "ftp://service/file",
+        "/path",
+    ];
+    // The first may be withheld; the request itself is sent first, and then what was kept of it.
+    for (uri, is_withheld) in uris.iter().flat_map(|uri| [(uri, false), (uri, true)]) {
+        let reset_first = || Chaos::new().next(1, evenkeel::chaos::Fault::Reset);
+        let chaos = is_withheld.then(reset_first);
         let sent = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&sent);
         let client = service_fn(move |request: Request<String>| {
@@ -1057,12 +1064,12 @@ fn promise_7_every_attempt_sends_the_whole_request() {
             Some(chaos) => pipeline.chaos(chaos),
             None => pipeline,
         };
-        let result = block_on(&clock, pipeline.layer(client).oneshot(model()));
+        let result = block_on(&clock, pipeline.layer(client).oneshot(model(uri)));
         assert_eq!(result.unwrap_err().attempts(), 4);
         let sent = sent.lock().unwrap();
         assert_eq!(sent.len(), calls);
         for request in &*sent {
-            let model = model();
+            let model = model(uri);
             assert_eq!(request.method(), model.method());
             assert_eq!(request.uri(), model.uri());
             assert_eq!(request.version(), model.version());

@@ -4,7 +4,6 @@ use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -396,8 +395,7 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
         if !replay::is_replayable(request.extensions()) {
             return None;
         }
-        // Made new rather than cloned, before the long work, and the copy is what stays: what was just
-        // written is dear to move, and the request itself has long been written.
+        // Made new rather than cloned, and before the long work: what was just written is dear to move.
         let mut kept = Request::new(request.body().clone());
         *kept.method_mut() = request.method().clone();
         *kept.version_mut() = request.version();
@@ -409,7 +407,7 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
             *kept.uri_mut() = request.uri().clone();
         }
         *packed = Some(next);
-        Some(mem::replace(request, kept))
+        Some(kept)
     }
 
     fn unpack(&self, request: &mut Request<B>, packed: &Packed) {

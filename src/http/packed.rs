@@ -31,10 +31,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri};
 pub struct Packed(Box<[u8]>);
 
 impl Packed {
-    /// A copy of a request whose headers go along with it, and are packed for the next one. `copy` copies
-    /// all else, or says that it can't.
+    /// A copy of a request without its headers, which are packed. `copy` copies all else, or says that it
+    /// can't.
     #[cfg(feature = "reqwest")]
-    #[inline]
     pub(crate) fn first_copy<Q>(
         request: &mut Q,
         packed: &mut Option<Self>,
@@ -42,14 +41,11 @@ impl Packed {
         copy: impl FnOnce(&Q) -> Option<Q>,
     ) -> Option<Q> {
         let moved = mem::take(headers(request));
-        let mut copy = copy(request);
-        match &mut copy {
-            Some(copy) => {
-                *packed = Some(Self::of(&moved));
-                *headers(copy) = moved;
-            }
-            None => *headers(request) = moved,
+        let copy = copy(request);
+        if copy.is_some() {
+            *packed = Some(Self::of(&moved));
         }
+        *headers(request) = moved;
         copy
     }
 
@@ -134,7 +130,7 @@ impl Packed {
         let (authority, path, is_https) = lengths(lead);
         let (authority, rest) = rest.split_at(authority);
         let (path, rest) = rest.split_at(path);
-        let text = |bytes| str::from_utf8(bytes).expect("it was text");
+        let text = |bytes| std::str::from_utf8(bytes).expect("it was text");
         let address = Address {
             is_https,
             authority: text(authority),

@@ -93,18 +93,18 @@ pub trait Protocol<Q, S> {
     /// Clears a rejected response away.
     fn discard(&self, response: S) -> Self::Discard;
 
-    /// A copy to send, by an attempt that others may follow. It may take out of the request what costs
-    /// much to copy, and leave it in `packed`: before the next attempt the request is given it back by
-    /// [`unpack`](Self::unpack). Until then [`is_replayable`](Self::is_replayable) alone is asked of it.
-    /// Which of the two is the copy doesn't matter. Default: a copy, and nothing is packed.
+    /// A copy to keep of a request that is about to be sent and may have to be sent again, or `None` if it
+    /// can't. What costs much to copy may be left in `packed` instead: the copy is given it by
+    /// [`unpack`](Self::unpack) before the next attempt, and until then [`is_replayable`](Self::is_replayable)
+    /// alone is asked of it. Default: a copy, and nothing is packed.
     fn first_copy(&self, request: &mut Q, packed: &mut Option<Packed>) -> Option<Q> {
         let _ = packed;
         self.copy(request)
     }
 
-    /// Gives the request back what [`first_copy`](Self::first_copy) took out. Default: that is nothing.
-    fn unpack(&self, request: &mut Q, packed: &Packed) {
-        let _ = (request, packed);
+    /// Gives a copy what [`first_copy`](Self::first_copy) left out. Default: that is nothing.
+    fn unpack(&self, copy: &mut Q, packed: &Packed) {
+        let _ = (copy, packed);
     }
 
     /// Whether this request, once sent, can be sent again. Default: it can.
