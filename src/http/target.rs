@@ -124,6 +124,10 @@ impl Last {
 
     #[cold]
     fn keep(&mut self, name: &str, port: u32, key: Option<Key>) {
+        // Who calls, and perhaps a password: not to lie about.
+        if name.contains('@') {
+            return;
+        }
         let Some(place) = self.name.get_mut(..name.len()) else {
             return;
         };
@@ -246,6 +250,14 @@ mod tests {
             assert_eq!(key_of(&uri), key, "{uri}");
             assert_eq!(Target::of(&Method::GET, &uri).key(), key, "{uri}");
         }
+    }
+
+    #[test]
+    fn no_password_is_remembered() {
+        let _ = key_of(&Uri::from_static("http://kept/"));
+        let _ = key_of(&Uri::from_static("http://me:secret@a/"));
+        let kept = LAST.with_borrow(|last| last.name[..last.length].to_vec());
+        assert_eq!(kept, b"kept");
     }
 
     #[test]
