@@ -394,33 +394,33 @@ where
         now: &mut Moment,
     ) -> Result<O::Value, Turn<O>> {
         let mut this = self.as_mut().parts();
-        let (state, policies) = (&mut *this.state, this.policies);
-        let Poll::Ready(mut result) = poll_attempt(this.work.as_mut(), state.span.as_deref(), cx)
-        else {
+        let span = this.state.span.as_deref();
+        let mut polled = poll_attempt(this.work.as_mut(), span, cx);
+        // What came is looked at where it lies: it may be large.
+        let Poll::Ready(result) = &mut polled else {
             return Err(self.await_attempt(cx, now));
         };
         this.work.set(Work::None);
         clear(this.timer.as_mut());
+        let (state, policies) = (&mut *this.state, this.policies);
         if result.is_err() || state.is_measured(policies) {
             now.forget();
         }
-        let verdict = match &result {
-            // An answer can be lost, a failure of its own can't.
-            Ok(_) if state.loses_answer() => {
-                let outcome = state.imitate(Fault::Lost, this.operation);
-                return Err(this.end(outcome, now));
-            }
-            result => this.operation.classify(result.as_ref()),
-        };
-        if let (Ok(value), true) = (&mut result, verdict.is_success()) {
-            // Where it lies: it may be large.
+        // An answer can be lost, a failure of its own can't.
+        if result.is_ok() && state.loses_answer() {
+            let outcome = state.imitate(Fault::Lost, this.operation);
+            return Err(this.end(outcome, now));
+        }
+        let verdict = this.operation.classify(result.as_ref());
+        if let (Ok(value), true) = (result, verdict.is_success()) {
             let operation = &*this.operation;
             state.succeeds(Some(&*value), operation, policies, now);
             state.hand_over(value, operation, policies, now);
         }
-        match result {
-            Ok(value) if verdict.is_success() => Ok(value),
-            result => Err(this.judge(Outcome::Returned(result), verdict, now)),
+        match polled {
+            Poll::Ready(Ok(value)) if verdict.is_success() => Ok(value),
+            Poll::Ready(result) => Err(this.judge(Outcome::Returned(result), verdict, now)),
+            Poll::Pending => unreachable!("it was looked at"),
         }
     }
 }
