@@ -8,7 +8,6 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
 
 use http::{Request, Response};
 use http_body::Body;
@@ -19,6 +18,7 @@ use tower_service::Service;
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
 use crate::check::{Check, Checks, Make};
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::diagnosis::Diagnosis;
 use crate::endpoints::Endpoint;
@@ -403,8 +403,8 @@ where
         self.protocol.answered_by(response)
     }
 
-    fn quota(&self, response: &S::Response, wall: SystemTime) -> Option<Quota> {
-        self.protocol.quota(response, wall)
+    fn quota(&self, response: &S::Response, clock: &Clock) -> Option<Quota> {
+        self.protocol.quota(response, clock)
     }
 
     fn discard(&mut self, response: S::Response) -> C::Discard {

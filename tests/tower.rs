@@ -6,16 +6,17 @@ use std::future::{Future, Ready, ready};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use evenkeel::clock::{BoxSleep, Runtime, Why};
 use evenkeel::http::Idempotent;
 use evenkeel::pipeline::Protocol;
 use evenkeel::report::Stop;
 use evenkeel::testing::{ManualClock, Reply, ScriptedService, block_on};
 use evenkeel::verdict::{Classify, EveryError, Hint, Kind, Verdict};
 use evenkeel::{
-    Breaker, Bulkhead, Cause, Chaos, Deadline, Key, Keyed, Pipeline, Priority, RateLimit, Report,
-    Retry, Rng, Throttle, Window,
+    Breaker, Bulkhead, Cause, Chaos, Clock, Deadline, Key, Keyed, Pipeline, Priority, RateLimit,
+    Report, Retry, Rng, Throttle, Window,
 };
 use http::{Method, Request};
 use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
@@ -864,6 +865,53 @@ fn a_quota_told_by_a_good_answer_paces_what_follows() {
 }
 
 #[test]
+fn the_wall_clock_is_read_for_a_quota_only_where_a_response_tells_a_moment() {
+    for (headers, reads) in [
+        (&[][..], 0),
+        (&[("ratelimit", r#""default";r=2;t=10"#)][..], 0),
+        // A moment is told, and the response has no `Date`.
+        (
+            &[
+                ("x-ratelimit-remaining", "2"),
+                ("x-ratelimit-reset", "4000000000"),
+            ][..],
+            1,
+        ),
+    ] {
+        let (clock, walls) = (ManualClock::new(), Arc::default());
+        let told = headers
+            .iter()
+            .fold(Reply::status(200), |reply, (name, value)| {
+                reply.header(*name, *value)
+            });
+        let service = ScriptedService::new(&clock, [told]);
+        let counted = Clock::custom(Walls(clock.clock(), Arc::clone(&walls)));
+        let limit = RateLimit::per_second(1000);
+        let client = http(&clock).clock(counted).rate_limit(limit).layer(service);
+        block_on(&clock, client.oneshot(request(Method::GET))).expect("a response");
+        assert_eq!(walls.load(Ordering::Relaxed), reads, "{headers:?}");
+    }
+}
+
+/// Counts how often the wall clock is read.
+struct Walls(Clock, Arc<AtomicU32>);
+
+impl Runtime for Walls {
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.wall()
+    }
+
+    fn sleep_until(&self, at: Instant, why: Why) -> BoxSleep {
+        Box::pin(self.0.sleep_until(at, why))
+    }
+}
+
+#[test]
 fn a_429_with_retry_after_pauses_the_rate_of_that_host() {
     let clock = ManualClock::new();
     let told = Reply::status(429).header("retry-after", "3");
@@ -962,7 +1010,7 @@ impl Protocol<&'static str, Answer> for Redirecting {
         Some(Key::of(answer.from))
     }
 
-    fn quota(&self, answer: &Answer, _: std::time::SystemTime) -> Option<evenkeel::http::Quota> {
+    fn quota(&self, answer: &Answer, _: &Clock) -> Option<evenkeel::http::Quota> {
         let mut headers = http::HeaderMap::new();
         headers.insert("ratelimit", r#""default";r=0;t=60"#.parse().expect("valid"));
         evenkeel::http::quota(&headers, std::time::UNIX_EPOCH).filter(|_| answer.overloaded)

@@ -8,7 +8,6 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use ::http::uri::Scheme;
 use ::reqwest::{Body, Client, Error as ClientError, Request, RequestBuilder, Response};
@@ -16,6 +15,7 @@ use pin_project_lite::pin_project;
 
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation, Injected};
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::diagnosis::{Diagnosis, Symptoms};
 use crate::endpoints::Endpoint;
@@ -24,7 +24,7 @@ use crate::event::Described;
 use crate::http::describe;
 use crate::http::direct::{host_of, name};
 use crate::http::errors::{chain, connect_verdict, maybe, unprocessed};
-use crate::http::{Drain, Http, Packed, Quota, Target, is_idempotent, quota, status_verdict};
+use crate::http::{Drain, Http, Packed, Quota, Target, is_idempotent, quota_by, status_verdict};
 use crate::keyed::Key;
 use crate::pipeline::{Call, Held, Kept, Pipeline, Protocol};
 use crate::report::Report;
@@ -240,8 +240,8 @@ impl Protocol<Request, Response> for Http {
         }
     }
 
-    fn quota(&self, response: &Response, wall: SystemTime) -> Option<Quota> {
-        quota(response.headers(), wall)
+    fn quota(&self, response: &Response, clock: &Clock) -> Option<Quota> {
+        quota_by(response.headers(), || clock.wall())
     }
 
     fn other_attempts(&self, response: &Response) -> u32 {

@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
@@ -13,10 +13,11 @@ use http_body::Body;
 use super::errors::no_less;
 use super::{
     CallerAttempt, Drain, Idempotent, Packed, Quota, Target, attempts_seen, classify_error, direct,
-    is_idempotent, provably_not_sent, quota, replay, server_hint, status_verdict, target,
+    is_idempotent, provably_not_sent, quota_by, replay, server_hint, status_verdict, target,
 };
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::diagnosis::{Diagnosis, Signatures, Symptoms};
 use crate::endpoints::Endpoint;
@@ -443,8 +444,8 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
         priority.copied().unwrap_or_default()
     }
 
-    fn quota(&self, response: &Response<R>, wall: SystemTime) -> Option<Quota> {
-        quota(response.headers(), wall)
+    fn quota(&self, response: &Response<R>, clock: &Clock) -> Option<Quota> {
+        quota_by(response.headers(), || clock.wall())
     }
 
     fn earlier_attempts(&self, request: &Request<B>) -> u32 {

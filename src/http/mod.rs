@@ -79,6 +79,7 @@ pub use hints::server_hint;
 pub use idempotency::{Idempotent, is_idempotent};
 pub use packed::Packed;
 pub use permit::PermitBody;
+pub(crate) use quota::quota_by;
 pub use quota::{Quota, quota};
 pub use replay::Replay;
 pub use retry_after::{LONGEST_HINT, retry_after};

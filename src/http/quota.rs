@@ -44,6 +44,11 @@ pub struct Quota {
 /// ```
 #[must_use]
 pub fn quota(headers: &HeaderMap, wall: SystemTime) -> Option<Quota> {
+    quota_by(headers, || wall)
+}
+
+/// The same with a clock, which is read only where a response tells a moment and has no `Date`.
+pub(crate) fn quota_by(headers: &HeaderMap, wall: impl Fn() -> SystemTime) -> Option<Quota> {
     if !headers.keys().any(|name| is_of_limits(name.as_str())) {
         return None; // as of most services, and this is asked of every response
     }
@@ -61,7 +66,7 @@ pub fn quota(headers: &HeaderMap, wall: SystemTime) -> Option<Quota> {
         let remaining = values.filter_map(|it| digits(trimmed(it)?)).min()?;
         let values = limit.resets.iter().flat_map(|name| headers.get_all(*name));
         let resets = values.filter_map(|it| reset(it, now));
-        let reset = resets.filter_map(|hint| length(hint, wall)).max()?;
+        let reset = resets.filter_map(|hint| length(hint, &wall)).max()?;
         Some(Quota { remaining, reset })
     });
     of_lists.into_iter().chain(of_pairs).reduce(tighter)
@@ -71,10 +76,10 @@ fn counts_tokens(name: &str) -> bool {
     name.ends_with("-tokens")
 }
 
-fn length(hint: Hint, wall: SystemTime) -> Option<Duration> {
+fn length(hint: Hint, wall: impl Fn() -> SystemTime) -> Option<Duration> {
     match hint {
         Hint::After(length) => Some(length),
-        Hint::At(moment) => Some(until(moment, wall)),
+        Hint::At(moment) => Some(until(moment, wall())),
         Hint::Never => None,
     }
 }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::future::{Future, Ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::diagnosis::Diagnosis;
 use crate::endpoints::Endpoint;
@@ -98,7 +98,7 @@ pub trait Operation {
     fn answered_by(&self, value: &Self::Value) -> Option<Key>;
 
     /// What this value says is left of the service's quota.
-    fn quota(&self, value: &Self::Value, wall: SystemTime) -> Option<Quota>;
+    fn quota(&self, value: &Self::Value, clock: &Clock) -> Option<Quota>;
 
     /// Clears a rejected value away, such as by reading the rest of a response.
     fn discard(&mut self, value: Self::Value) -> Self::Discard;
@@ -200,7 +200,7 @@ where
         None
     }
 
-    fn quota(&self, _: &T, _: SystemTime) -> Option<Quota> {
+    fn quota(&self, _: &T, _: &Clock) -> Option<Quota> {
         None
     }
 

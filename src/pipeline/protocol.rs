@@ -2,10 +2,10 @@
 
 use std::future::{Future, Ready};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::attempt::Attempt;
 use crate::chaos::Imitating;
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::endpoints::Endpoint;
 use crate::event::Described;
@@ -147,10 +147,10 @@ pub trait Protocol<Q, S> {
         None
     }
 
-    /// What the response says is left of the service's quota, if it tells; `wall` is the wall clock.
-    /// Asked where there is a rate limit. Default: nothing.
-    fn quota(&self, response: &S, wall: SystemTime) -> Option<Quota> {
-        let _ = (response, wall);
+    /// What the response says is left of the service's quota, if it tells; `clock` is the pipeline's.
+    /// Asked where there is a rate limit, of each success too. Default: nothing.
+    fn quota(&self, response: &S, clock: &Clock) -> Option<Quota> {
+        let _ = (response, clock);
         None
     }
 
@@ -270,8 +270,8 @@ macro_rules! forward {
                 C::answered_by(self, response)
             }
 
-            fn quota(&self, response: &S, wall: SystemTime) -> Option<Quota> {
-                C::quota(self, response, wall)
+            fn quota(&self, response: &S, clock: &Clock) -> Option<Quota> {
+                C::quota(self, response, clock)
             }
 
             fn earlier_attempts(&self, request: &Q) -> u32 {

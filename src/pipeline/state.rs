@@ -1130,7 +1130,7 @@ impl State {
             return is_own;
         };
         let learning = value.filter(|_| passes.learns_quota());
-        let quota = learning.and_then(|value| operation.quota(value, policies.clock.wall()));
+        let quota = learning.and_then(|value| operation.quota(value, &policies.clock));
         let mut outcome = outcome(verdict, hint, latency, policies, now);
         outcome.timed_out = timed_out;
         outcome.quota = quota.filter(|_| elsewhere.is_none());
