@@ -40,9 +40,9 @@ pub(crate) trait Gate: Clone {
     }
 
     /// The attempt ended, and its outcome is one of those that are only counted, as most are. `false`
-    /// says nothing: it is to be settled.
+    /// says nothing: it is to be settled. If a clock panics in it the ticket is abandoned.
     #[inline]
-    fn settle_plainly(&self, ticket: &Self::Ticket, outcome: &mut Outcome<'_>) -> bool {
+    fn settle_plainly(&self, ticket: &mut Self::Ticket, outcome: &mut Outcome<'_>) -> bool {
         let _ = (ticket, outcome);
         false
     }
@@ -251,7 +251,7 @@ impl<G: Gate> Pass<G> {
     /// The attempt that held the ticket ended.
     #[inline]
     pub(crate) fn settle(&mut self, outcome: &mut Outcome<'_>) -> Option<Change> {
-        if self.gate.settle_plainly(self.ticket.as_ref()?, outcome) {
+        if self.gate.settle_plainly(self.ticket.as_mut()?, outcome) {
             self.ticket = None;
             return None;
         }

@@ -485,7 +485,7 @@ impl Gate for Breaker {
     }
 
     #[inline]
-    fn settle_plainly(&self, ticket: &Ticket, outcome: &mut Outcome<'_>) -> bool {
+    fn settle_plainly(&self, ticket: &mut Ticket, outcome: &mut Outcome<'_>) -> bool {
         outcome.verdict.is_success() && self.shared.succeeded(ticket, || outcome.now())
     }
 

@@ -479,7 +479,7 @@ impl Gate for Window {
     }
 
     #[inline]
-    fn settle_plainly(&self, ticket: &Ticket, outcome: &mut Outcome<'_>) -> bool {
+    fn settle_plainly(&self, ticket: &mut Ticket, outcome: &mut Outcome<'_>) -> bool {
         let shared = &*self.shared;
         let kind = outcome.verdict.kind();
         if !matches!(kind, Kind::RequestFault | Kind::Success) {
@@ -488,6 +488,8 @@ impl Gate for Window {
         match shared.count(*ticket, outcome.latency, outcome.timeout) {
             Counted::Plainly => true,
             Counted::ToBeLookedAt => {
+                // It has been counted: where the clock panics, abandoning it counts nothing more.
+                ticket.first = false;
                 // A refusal takes less time than the work.
                 let latency = outcome.latency.filter(|_| kind == Kind::Success);
                 shared.sample(outcome.now(), latency);

@@ -1,8 +1,9 @@
 //! The rules against a slow model of them, laws that hold whatever comes, both sides of each edge,
 //! and what the handle counts.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,9 +11,9 @@ use proptest::sample::Index;
 
 use super::controller::{Answer, Controller, Step, Ticket, late_after};
 use super::{LONGEST_STRIDE, OFTEN, SELDOM, Why, Window, stride};
-use crate::clock::Clock;
+use crate::clock::{self, BoxSleep, Clock, Runtime};
 use crate::deadline::later;
-use crate::gate::{self, Ask, Gate, Purpose};
+use crate::gate::{self, Ask, Gate, Outcome, Pass, Purpose};
 use crate::rng::{Draws, Rng};
 use crate::sync::Ordering;
 use crate::throttle::Priority;
@@ -861,6 +862,66 @@ fn good_answers_are_looked_at_a_few_times_in_a_tenth_of_a_second() {
     assert!(looked_at(&window) < 1000 && looked_at(&window) + LONGEST_STRIDE >= 1000);
     record(&window, Verdict::transient(), now);
     assert_eq!(looked_at(&window), 1000);
+}
+
+#[test]
+fn a_clock_that_panics_while_an_answer_is_looked_at_counts_no_call_twice() {
+    let window = Window::new();
+    let counted = || {
+        let of = |it: &crate::sync::AtomicU64| it.load(Ordering::Relaxed);
+        of(&window.shared.good) + of(&window.shared.arrived)
+    };
+    let (clock, rng, verdict) = (Clock::custom(Stopped), Rng::seeded(1), Verdict::success());
+    let mut pass = Pass::new(window.clone());
+    let mut ask = Ask {
+        clock: &clock,
+        moment: None,
+        rng: &rng,
+        waker: Waker::noop(),
+        latest: None,
+        attempt: 1,
+        timeout: None,
+        priority: Priority::Normal,
+        purpose: Purpose::Call,
+        news: None,
+    };
+    assert!(matches!(pass.ask(&mut ask), gate::Answer::Go(())));
+    let settled = catch_unwind(AssertUnwindSafe(|| {
+        pass.settle(&mut Outcome {
+            verdict: &verdict,
+            hint: None,
+            latency: None,
+            quota: None,
+            timed_out: false,
+            timeout: None,
+            clock: &clock,
+            moment: None,
+            rng: &rng,
+        })
+    }));
+    assert!(settled.is_err(), "the first answer is looked at");
+    assert_eq!(counted(), 1);
+    drop(pass);
+    assert_eq!(counted(), 1);
+    record(&window, Verdict::success(), Instant::now());
+    assert_eq!(counted(), 2);
+}
+
+/// A clock of which nothing is to be had.
+struct Stopped;
+
+impl Runtime for Stopped {
+    fn now(&self) -> Instant {
+        panic!("it has stopped")
+    }
+
+    fn wall(&self) -> SystemTime {
+        panic!("it has stopped")
+    }
+
+    fn sleep_until(&self, _: Instant, _: clock::Why) -> BoxSleep {
+        panic!("it has stopped")
+    }
 }
 
 // The scene.
