@@ -1,25 +1,35 @@
 //! What each case took when somebody last looked, and whether it is more by now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use crate::measured::Row;
-
-/// More instructions than this are too many, in percent.
-const TOLERANCE: f64 = 5.0;
+/// A greater share of instructions more is too many.
+const TOLERANCE: f64 = 0.05;
 
 /// So many more don't matter, however small the case: a branch is turned around.
 const SLACK: f64 = 3.0;
 
-/// Other compilers, C libraries and machines make other code of the same source.
-const DECISIVE: [&str; 3] = ["host", "rustc", "libc"];
+/// Each baseline has to name these. Other ones make other code of the same source, as other versions of the crates do
+/// that are compiled into it.
+const ALWAYS_THERE: [&str; 3] = ["host", "rustc", "libc"];
+
+/// What is known of a case now.
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) nanoseconds: Option<f64>,
+    pub(crate) instructions: Option<f64>,
+    pub(crate) allocations: f64,
+}
+
+/// Compiler, C library and crates, by name.
+pub(crate) type Versions = BTreeMap<String, String>;
 
 #[derive(Default)]
-struct Baseline {
-    versions: BTreeMap<String, String>,
+pub(crate) struct Baseline {
+    versions: Versions,
     cases: BTreeMap<String, Counts>,
 }
 
@@ -28,58 +38,35 @@ struct Counts {
     allocations: f64,
 }
 
-/// Fails if a case is worse than in the file. If that is the committed one (`complete`), it has to know all cases.
+/// What a comparison finds.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) notes: Vec<String>,
+    pub(crate) better: Vec<String>,
+    pub(crate) worse: Vec<String>,
+}
+
+/// Fails if a case is worse than in the file. If that is the committed one (`complete`), both have to know all cases.
 pub(crate) fn check(file: &Path, rows: &[Row], complete: bool) -> ExitCode {
     println!();
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) => return fail(&format!("{}: {error}", file.display())),
     };
-    let before = Baseline::parse(&text);
-    let comparable = before.is_comparable();
-    let (mut better, mut worse) = (Vec::new(), Vec::new());
-    for row in rows {
-        let name = &row.name;
-        let Some(then) = before.cases.get(name) else {
-            println!("new:    {name}");
-            if complete {
-                worse.push(format!("{name}: not in the baseline"));
-            }
-            continue;
-        };
-        let (now, was) = (row.allocations, then.allocations);
-        let change = format!("{name}: {now} allocations, was {was}");
-        if now > was + 0.000_5 {
-            worse.push(change);
-        } else if now < was - 0.000_5 {
-            better.push(change);
-        }
-        if !comparable {
-            continue;
-        }
-        let Some(now) = row.instructions else {
-            worse.push(format!("{name}: instructions were not counted"));
-            continue;
-        };
-        let was = then.instructions;
-        let percent = (now / was - 1.0) * 100.0;
-        let change = format!("{name}: {now:.1} instructions, was {was:.1} ({percent:+.1} %)");
-        if percent > TOLERANCE && now > was + SLACK {
-            worse.push(change);
-        } else if percent < -TOLERANCE && now < was - SLACK {
-            better.push(change);
-        }
+    let found = Baseline::parse(&text).compare(rows, &versions(), complete);
+    for line in &found.notes {
+        println!("{line}");
     }
-    for line in &better {
+    for line in &found.better {
         println!("better: {line}");
     }
-    for line in &worse {
+    for line in &found.worse {
         println!("worse:  {line}");
     }
-    if !(better.is_empty() && worse.is_empty()) {
+    if !(found.better.is_empty() && found.worse.is_empty()) {
         println!("Where that is meant: cargo bench --bench table -- --renew");
     }
-    if !worse.is_empty() {
+    if !found.worse.is_empty() {
         return fail("Some cases are worse than the baseline.");
     }
     println!("No case is worse than the baseline.");
@@ -116,7 +103,7 @@ fn fail(why: &str) -> ExitCode {
 }
 
 impl Baseline {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut baseline = Self::default();
         for line in text.lines() {
             if let Some((what, version)) =
@@ -132,23 +119,80 @@ impl Baseline {
         baseline
     }
 
-    /// Whether its instructions mean something here. Says what is different.
-    fn is_comparable(&self) -> bool {
-        let mut comparable = true;
-        for (what, version) in versions() {
-            let then = self.versions.get(&what).map_or("unknown", String::as_str);
-            if then != version {
-                println!("{what} is {version}, was {then}");
-                comparable &= !DECISIVE.contains(&&*what);
+    /// `complete`: the rows and the baseline are to be of the same cases.
+    pub(crate) fn compare(&self, rows: &[Row], here: &Versions, complete: bool) -> Found {
+        let mut found = Found::default();
+        let comparable = self.is_comparable(here, &mut found.notes);
+        for row in rows {
+            match self.cases.get(&row.name) {
+                Some(then) => row.compare(then, comparable, &mut found),
+                None if complete => found
+                    .worse
+                    .push(format!("{}: not in the baseline", row.name)),
+                None => found.notes.push(format!("new:    {}", row.name)),
             }
         }
+        let gone = |name: &&String| rows.iter().all(|row| row.name != **name);
+        for name in self.cases.keys().filter(gone) {
+            if complete {
+                let why = "in the baseline, and no such case";
+                found.worse.push(format!("{name}: {why}"));
+            } else {
+                found.notes.push(format!("gone:   {name}"));
+            }
+        }
+        found
+    }
+
+    /// Whether its instructions mean something here. Says what is different.
+    fn is_comparable(&self, here: &Versions, notes: &mut Vec<String>) -> bool {
+        let mut comparable = true;
+        for (what, version) in here {
+            let then = match self.versions.get(what) {
+                Some(then) if then == version => continue,
+                // A crate more is a change of ours, as one less is; another version of one is not.
+                None if !ALWAYS_THERE.contains(&&**what) => continue,
+                then => then.map_or("unknown", String::as_str),
+            };
+            notes.push(format!("{what} is {version}, was {then}"));
+            comparable = false;
+        }
         if !comparable {
-            println!(
-                "INSTRUCTIONS ARE NOT COMPARED, only allocations: the baseline is of another compiler or C library. \
-                 `benches/against COMMIT` builds one here."
+            notes.push(
+                "INSTRUCTIONS ARE NOT COMPARED, only allocations: the baseline is of another compiler, C library or \
+                 version of a crate. `benches/against COMMIT` builds one here."
+                    .to_owned(),
             );
         }
         comparable
+    }
+}
+
+impl Row {
+    fn compare(&self, then: &Counts, comparable: bool, found: &mut Found) {
+        let name = &self.name;
+        let (now, was) = (self.allocations, then.allocations);
+        let change = format!("{name}: {now} allocations, was {was}");
+        if now > was + 0.000_5 {
+            found.worse.push(change);
+        } else if now < was - 0.000_5 {
+            found.better.push(change);
+        }
+        if !comparable {
+            return;
+        }
+        let Some(now) = self.instructions else {
+            let why = "instructions were not counted";
+            return found.worse.push(format!("{name}: {why}"));
+        };
+        let was = then.instructions;
+        let percent = (now / was - 1.0) * 100.0;
+        let change = format!("{name}: {now:.1} instructions, was {was:.1} ({percent:+.1} %)");
+        if now > (was * (1.0 + TOLERANCE)).max(was + SLACK) {
+            found.worse.push(change);
+        } else if now < (was * (1.0 - TOLERANCE)).min(was - SLACK) {
+            found.better.push(change);
+        }
     }
 }
 
@@ -164,9 +208,10 @@ impl Counts {
     }
 }
 
-/// What the counts depend on besides the code: compiler, C library, and the crates that it stands on.
-fn versions() -> BTreeMap<String, String> {
-    let mut versions = BTreeMap::new();
+/// What the counts depend on besides the code: compiler, C library, and the crates that it stands on, all of the default
+/// tree but what only runs in the compiler.
+fn versions() -> Versions {
+    let mut versions = Versions::new();
     let rustc = output(Command::new("rustc").arg("-vV"));
     let mut word = |what, line: &str| {
         let version = rustc.lines().find_map(|it| it.strip_prefix(line));
@@ -181,14 +226,24 @@ fn versions() -> BTreeMap<String, String> {
         "--offline",
         "--manifest-path",
         concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
-        "--edges=normal",
-        "--depth=1",
+        "--edges=normal,no-proc-macro",
         "--prefix=none",
+        "--no-dedupe",
     ]));
-    for line in tree.lines().skip(1) {
+    // The crate of that name only declares what the C library has.
+    let crates: BTreeSet<_> = tree
+        .lines()
+        .skip(1)
+        .filter(|it| !it.starts_with("libc "))
+        .collect();
+    for line in crates {
         let mut words = line.split(' ');
         if let (Some(name), Some(version)) = (words.next(), words.next()) {
-            versions.insert(name.to_owned(), version.to_owned());
+            let all = versions.entry(name.to_owned()).or_default();
+            if !all.is_empty() {
+                all.push_str(" and ");
+            }
+            all.push_str(version);
         }
     }
     versions

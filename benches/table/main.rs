@@ -3,7 +3,7 @@
 //! target folder, if the code is still the same.
 //!
 //! - `-- --check` compares instructions and allocations with `benches/baseline.txt`, or with `--baseline FILE`,
-//!   and fails if a case takes 5 % more instructions or allocates more.
+//!   and fails if a case takes 5 % more instructions, allocates more or is missing.
 //! - `-- --renew` writes that file.
 #![allow(missing_docs)]
 
@@ -17,7 +17,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use measured::Row;
+use baseline::Row;
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;

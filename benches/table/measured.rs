@@ -8,17 +8,11 @@ use std::{env, fs};
 
 use serde_json::Value;
 
+use crate::baseline::Row;
 use crate::cases::{self, Case};
 
 /// As often as `benches/instructions.rs` does it.
 const TIMES: u64 = 1_000;
-
-pub(crate) struct Row {
-    pub(crate) name: String,
-    pub(crate) nanoseconds: Option<f64>,
-    pub(crate) instructions: Option<f64>,
-    pub(crate) allocations: f64,
-}
 
 pub(crate) fn rows() -> Vec<Row> {
     // The folder that cargo builds in: this runs in its `release/deps`.
