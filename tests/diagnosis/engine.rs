@@ -498,7 +498,7 @@ fn a_requests_own_fault_is_none_of_the_service() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever a server says: no more attempts, no earlier and no less safe, than without diagnosis.
+    /// Whatever a server says, signatures add no attempt, and none goes sooner than without them.
     #[test]
     fn what_a_server_says_never_makes_a_client_bolder(
         answers in prop::collection::vec(answer(), 1..5),

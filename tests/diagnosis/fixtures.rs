@@ -43,6 +43,11 @@ impl Record {
         self.line["truth"][name].as_str().unwrap_or_default()
     }
 
+    /// The part of the later recordings that it is of.
+    pub(crate) fn set(&self) -> Option<u64> {
+        self.line["set"].as_u64()
+    }
+
     pub(crate) fn is_failure(&self) -> bool {
         self.truth("cause") != "ok"
     }

@@ -160,11 +160,16 @@ fn the_page_is_up_to_date() {
     let mut text = std::fs::read_to_string(page).expect("docs/diagnosis.md");
     let sections = [
         ("causes", causes()),
+        ("parts", parts()),
         ("figures", figures("figures", &recorded())),
         ("figures of others", figures("figures of others", &others())),
     ];
     for (_, now) in &sections[1..] {
         println!("{now}");
+    }
+    for (file, records) in [("recorded", recorded()), ("recorded-others", others())] {
+        let count = format!("{file}.jsonl`: {} answers", records.len());
+        assert!(text.contains(&count), "{count}");
     }
     if std::env::var_os("EVENKEEL_WRITE").is_some() {
         for (name, now) in &sections {
@@ -196,6 +201,36 @@ fn causes() -> String {
         writeln!(page, "| {cause} | {checks} | {} |", cause.advice()).unwrap();
     }
     page + "<!-- end of causes -->"
+}
+
+/// The later recordings, each part by itself.
+fn parts() -> String {
+    let (records, table) = (others(), Signatures::new());
+    let mut page = String::from(
+        "<!-- parts -->\n| recordings | failures | right with the body | right by headers alone | wrong, sure (body; headers) |\n\
+         |---|---|---|---|---|\n",
+    );
+    for (part, set) in [("first part, now", 1), ("second part, now", 2)] {
+        let of = |sight| {
+            Score::of(
+                records.iter().filter(|it| it.set() == Some(set)),
+                &table,
+                sight,
+            )
+        };
+        let (whole, headers) = (of(Sight::Whole), of(Sight::Headers));
+        writeln!(
+            page,
+            "| {part} | {} | {:.1} % | {:.1} % | {}; {} |",
+            whole.all(),
+            whole.right() * 100.0,
+            headers.right() * 100.0,
+            whole.misled,
+            headers.misled,
+        )
+        .unwrap();
+    }
+    page + "<!-- end of parts -->"
 }
 
 #[derive(Debug, Default)]
