@@ -247,9 +247,20 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A boxed error that is an error itself; see [`Error::boxed`].
 ///
 /// It speaks as the error it holds, and has that one as its source.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Boxed(#[source] BoxError);
+#[derive(Debug)]
+pub struct Boxed(BoxError);
+
+impl fmt::Display for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Boxed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}
 
 impl Boxed {
     /// The error in the box.
@@ -282,12 +293,19 @@ pub enum Cause<E> {
 }
 
 /// A policy refused the call, and what it refused was never sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("rejected: {reason}")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejected {
     pub(crate) reason: Reason,
     pub(crate) retry_at: Option<Instant>,
 }
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rejected: {}", self.reason)
+    }
+}
+
+impl std::error::Error for Rejected {}
 
 impl Rejected {
     pub(crate) const fn new(reason: Reason, retry_at: Option<Instant>) -> Self {
@@ -340,12 +358,19 @@ impl fmt::Display for Reason {
 }
 
 /// Time ran out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{limit} of {length:?} passed")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed {
     limit: Limit,
     length: Duration,
 }
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {:?} passed", self.limit, self.length)
+    }
+}
+
+impl std::error::Error for Elapsed {}
 
 impl Elapsed {
     pub(crate) const fn new(limit: Limit, length: Duration) -> Self {
@@ -385,12 +410,19 @@ impl fmt::Display for Limit {
 }
 
 /// A setting that makes no sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} {problem}")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     field: &'static str,
     problem: &'static str,
 }
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.field, self.problem)
+    }
+}
+
+impl std::error::Error for ConfigError {}
 
 impl ConfigError {
     pub(crate) const fn new(field: &'static str, problem: &'static str) -> Self {

@@ -114,13 +114,20 @@ impl fmt::Debug for Permit<'_> {
 }
 
 /// The breaker refused a call. Nothing was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("rejected: {}", Reason::BreakerOpen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub(super) base: Instant,
     /// With nanoseconds from there.
     pub(super) no: No,
 }
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rejected: {}", Reason::BreakerOpen)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 impl Refused {
     /// When asking again makes sense: while open, when it may half-open; on the way back to full

@@ -169,11 +169,18 @@ impl fmt::Display for Fault {
 ///
 /// It ends a call whose last attempt met it ([`Cause::Injected`](crate::Cause::Injected)), and is in
 /// the extensions of a [response](Fault::response) that was made up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("injected: {fault}")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Injected {
     fault: Fault,
 }
+
+impl fmt::Display for Injected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "injected: {}", self.fault)
+    }
+}
+
+impl std::error::Error for Injected {}
 
 impl Injected {
     pub(crate) const fn new(fault: Fault) -> Self {

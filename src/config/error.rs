@@ -5,13 +5,20 @@ use std::fmt;
 use crate::error::ConfigError;
 
 /// A configuration that makes no sense, and which of its fields it is.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     field: String,
     problem: String,
     check: Option<ConfigError>,
 }
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.problem)
+    }
+}
+
+impl std::error::Error for Error {}
 
 impl Error {
     pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {

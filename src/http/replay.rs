@@ -426,19 +426,40 @@ pub(super) fn is_replayable(extensions: &Extensions) -> bool {
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A copy was read though the body had not been kept.
-#[derive(Debug, thiserror::Error)]
-#[error("request body was longer than what is kept for replay")]
+#[derive(Debug)]
 struct NotKept;
 
+impl fmt::Display for NotKept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("request body was longer than what is kept for replay")
+    }
+}
+
+impl StdError for NotKept {}
+
 /// An older copy was read on.
-#[derive(Debug, thiserror::Error)]
-#[error("superseded by a newer attempt")]
+#[derive(Debug)]
 struct Superseded;
 
+impl fmt::Display for Superseded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("superseded by a newer attempt")
+    }
+}
+
+impl StdError for Superseded {}
+
 /// A copy was read on after the body panicked or failed.
-#[derive(Debug, thiserror::Error)]
-#[error("request body is broken")]
+#[derive(Debug)]
 struct Broken;
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("request body is broken")
+    }
+}
+
+impl StdError for Broken {}
 
 /// About what keeping a chunk costs beside its bytes.
 const CHUNK_COST: usize = 64;

@@ -70,6 +70,7 @@ mod tests;
 mod timeline;
 mod world;
 
+use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -94,17 +95,14 @@ pub type Client = Pipeline<Reading>;
 type Answer = Result<(), Failure>;
 
 /// What a client may get instead of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failure {
     /// The connection was refused: nothing was sent.
-    #[error("connection refused")]
     Connection,
     /// The connection broke: nobody knows what became of the request.
-    #[error("connection reset")]
     Reset,
     /// A status, and what the answer said in `Retry-After`.
-    #[error("status {code}")]
     Status {
         /// The status.
         code: StatusCode,
@@ -112,6 +110,18 @@ pub enum Failure {
         retry_after: Option<Duration>,
     },
 }
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection => f.write_str("connection refused"),
+            Self::Reset => f.write_str("connection reset"),
+            Self::Status { code, .. } => write!(f, "status {code}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
 
 /// What simulated outcomes mean: the same as those of HTTP.
 #[derive(Clone, Copy, Debug, Default)]
