@@ -14,21 +14,17 @@ pub(super) struct Text {
 impl Text {
     pub(super) fn new(text: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(text.len());
-        let mut triples = Box::new([0; WORDS]);
-        // The last bytes that were kept, the newest lowest.
-        let mut last = u32::from(b' ');
         for byte in text {
-            let byte = match byte {
-                _ if !byte.is_ascii_whitespace() => byte.to_ascii_lowercase(),
-                _ if last & 0xff == u32::from(b' ') => continue,
-                _ => b' ',
-            };
-            bytes.push(byte);
-            last = (last << 8) | u32::from(byte);
-            if bytes.len() >= 3 {
-                let (word, bit) = place(last & 0x00ff_ffff);
-                triples[word] |= bit;
+            if !byte.is_ascii_whitespace() {
+                bytes.push(byte.to_ascii_lowercase());
+            } else if bytes.last().is_some_and(|last| *last != b' ') {
+                bytes.push(b' ');
             }
+        }
+        let mut triples = Box::new([0; WORDS]);
+        for triple in bytes.windows(3) {
+            let (word, bit) = place(triple);
+            triples[word] |= bit;
         }
         Self { bytes, triples }
     }
@@ -45,19 +41,20 @@ impl Text {
     /// Whether this stands in it, which is in lower case.
     pub(super) fn has(&self, word: &str) -> bool {
         let word = word.as_bytes();
-        let number = |sum: u32, byte: &u8| (sum << 8) | u32::from(*byte);
         let may = word.windows(3).all(|triple| {
-            let (at, bit) = place(triple.iter().fold(0, number));
+            let (at, bit) = place(triple);
             self.triples[at] & bit != 0
         });
         may && find(&self.bytes, word)
     }
 }
 
-/// Of three bytes, the first of them highest.
-const fn place(triple: u32) -> (usize, u64) {
+fn place(triple: &[u8]) -> (usize, u64) {
+    let number = triple
+        .iter()
+        .fold(0, |sum, &byte| (sum << 8) | u32::from(byte));
     // The upper bits of a product depend on all of the lower ones.
-    let hash = triple.wrapping_mul(0x9e37_79b1) >> (32 - BITS);
+    let hash = number.wrapping_mul(0x9e37_79b1) >> (32 - BITS);
     (hash as usize / 64, 1 << (hash % 64))
 }
 
