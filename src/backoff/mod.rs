@@ -44,16 +44,17 @@ pub use jitter::Jitter;
 #[must_use = "a schedule does nothing until something waits by it"]
 pub struct Backoff {
     shape: Shape,
-    max_delay: Option<Duration>,
+    max_delay: Option<u64>,
     jitter: Jitter,
 }
 
+/// All delays in nanoseconds: each way to a [`Duration`] and back is a division and a multiplication.
 #[derive(Clone)]
 enum Shape {
-    Constant(Duration),
+    Constant(u64),
     Custom(Custom),
-    Exponential { first: Duration, factor: f64 },
-    Fibonacci(Duration),
+    Exponential { first: u64, factor: f64 },
+    Fibonacci(u64),
 }
 
 type Custom = Arc<dyn Fn() -> Box<dyn Iterator<Item = Duration> + Send + Sync> + Send + Sync>;
@@ -62,7 +63,7 @@ impl Backoff {
     /// The same delay every time, without jitter unless [`jitter`](Self::jitter) asks for it.
     pub const fn constant(delay: Duration) -> Self {
         Self {
-            shape: Shape::Constant(delay),
+            shape: Shape::Constant(count(delay)),
             max_delay: None,
             jitter: Jitter::None,
         }
@@ -70,7 +71,10 @@ impl Backoff {
 
     /// `first`, then twice as long each time, with full jitter.
     pub const fn exponential(first: Duration) -> Self {
-        let shape = Shape::Exponential { first, factor: 2.0 };
+        let shape = Shape::Exponential {
+            first: count(first),
+            factor: 2.0,
+        };
         Self {
             shape,
             max_delay: None,
@@ -81,7 +85,7 @@ impl Backoff {
     /// `first` times 1, 1, 2, 3, 5, 8, .., with full jitter.
     pub const fn fibonacci(first: Duration) -> Self {
         Self {
-            shape: Shape::Fibonacci(first),
+            shape: Shape::Fibonacci(count(first)),
             max_delay: None,
             jitter: Jitter::Full,
         }
@@ -126,7 +130,7 @@ impl Backoff {
     /// The longest delay, inclusive, jitter included. Zero means no wait at all.
     /// Default: 2 s, or the first delay if that is longer; none for custom schedules.
     pub const fn max_delay(mut self, cap: Duration) -> Self {
-        self.max_delay = Some(cap);
+        self.max_delay = Some(count(cap));
         self
     }
 
@@ -178,28 +182,16 @@ impl Backoff {
         }
     }
 
-    /// The next delay of a call that has come as far as `progress`. Counted in nanoseconds: each way to
-    /// a `Duration` and back is a division and a multiplication.
+    /// The next delay of a call that has come as far as `progress`.
     pub(crate) fn next(&self, progress: &mut Progress, draws: &mut Draws) -> Option<Duration> {
-        let (bare, first) = match &self.shape {
-            Shape::Constant(delay) => {
-                let delay = count(*delay);
-                (delay, Some(delay))
-            }
-            Shape::Custom(make) => {
-                let delays = progress.custom.get_or_insert_with(|| make());
-                (count(delays.next()?), None)
-            }
-            Shape::Exponential { first, factor } => {
-                let first = count(*first);
-                (exponential(first, *factor, progress.step), Some(first))
-            }
-            Shape::Fibonacci(first) => {
-                let first = count(*first);
-                (first.saturating_mul(fibonacci(progress.step)), Some(first))
-            }
+        let first = self.first();
+        let bare = match &self.shape {
+            Shape::Constant(delay) => *delay,
+            Shape::Custom(make) => count(progress.next_of(make)?),
+            Shape::Exponential { first, factor } => exponential(*first, *factor, progress.step),
+            Shape::Fibonacci(first) => first.saturating_mul(fibonacci(progress.step)),
         };
-        let cap = self.cap(first);
+        let cap = self.cap();
         let delay = match self.jitter {
             Jitter::Around => jitter::around(bare.min(cap), cap, draws),
             Jitter::Decorrelated => {
@@ -215,7 +207,9 @@ impl Backoff {
         Some(Duration::from_nanos(delay))
     }
 
-    fn first(&self) -> Option<Duration> {
+    /// The first delay, if it is known.
+    #[inline]
+    const fn first(&self) -> Option<u64> {
         match self.shape {
             Shape::Constant(first) | Shape::Exponential { first, .. } | Shape::Fibonacci(first) => {
                 Some(first)
@@ -224,10 +218,10 @@ impl Backoff {
         }
     }
 
-    /// The longest delay of a schedule with this first one, all in nanoseconds.
-    fn cap(&self, first: Option<u64>) -> u64 {
-        match (self.max_delay, first) {
-            (Some(cap), _) => count(cap),
+    /// The longest delay.
+    fn cap(&self) -> u64 {
+        match (self.max_delay, self.first()) {
+            (Some(cap), _) => cap,
             (None, Some(first)) => first.max(MAX_DELAY),
             (None, None) => u64::MAX,
         }
@@ -237,16 +231,16 @@ impl Backoff {
 impl fmt::Debug for Backoff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Backoff");
+        let first = self.first().map(Duration::from_nanos).unwrap_or_default();
         match &self.shape {
-            Shape::Constant(delay) => out.field("constant", delay),
+            Shape::Constant(_) => out.field("constant", &first),
             Shape::Custom(_) => out.field("custom", &format_args!("..")),
-            Shape::Exponential { first, factor } => {
-                out.field("exponential", first).field("factor", factor)
+            Shape::Exponential { factor, .. } => {
+                out.field("exponential", &first).field("factor", factor)
             }
-            Shape::Fibonacci(first) => out.field("fibonacci", first),
+            Shape::Fibonacci(_) => out.field("fibonacci", &first),
         };
-        let cap = self.cap(self.first().map(count));
-        out.field("max_delay", &Duration::from_nanos(cap))
+        out.field("max_delay", &Duration::from_nanos(self.cap()))
             .field("jitter", &self.jitter)
             .finish()
     }
@@ -267,6 +261,12 @@ impl Progress {
             last: None,
             custom: None,
         }
+    }
+
+    /// What the user's own schedule says.
+    #[cold]
+    fn next_of(&mut self, make: &Custom) -> Option<Duration> {
+        self.custom.get_or_insert_with(|| make()).next()
     }
 }
 
@@ -298,12 +298,17 @@ impl Iterator for Delays {
 }
 
 /// `first` × `factor`^`step` in nanoseconds, up to what fits.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // `as` saturates
 fn exponential(first: u64, factor: f64, step: u32) -> u64 {
     let step = step.min(MAX_STEP);
     if factor.to_bits() == 2.0_f64.to_bits() {
         return first.saturating_mul(1_u64.checked_shl(step).unwrap_or(u64::MAX));
     }
+    power(first, factor, step)
+}
+
+#[cold]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // `as` saturates
+fn power(first: u64, factor: f64, step: u32) -> u64 {
     // A factor that isn't valid is reported by `check`; here it must only do no harm.
     let factor = if factor.is_finite() {
         factor.max(1.0)
@@ -326,10 +331,10 @@ fn fibonacci(step: u32) -> u64 {
 
 /// Nanoseconds, up to what fits in 64 bits: 584 years.
 #[inline]
-pub(crate) fn count(delay: Duration) -> u64 {
+pub(crate) const fn count(delay: Duration) -> u64 {
     // Not by `as_nanos`, whose 128 bits cost more.
     let whole = delay.as_secs().saturating_mul(1_000_000_000);
-    whole.saturating_add(delay.subsec_nanos().into())
+    whole.saturating_add(delay.subsec_nanos() as u64)
 }
 
 /// In nanoseconds: long enough to spread a fleet, short enough that recovery is not missed.
@@ -386,7 +391,7 @@ mod tests {
         ) {
             let mut draws = Rng::seeded(seed).draws();
             let mut progress = Progress { step, ..Progress::new() };
-            let cap = Duration::from_nanos(backoff.cap(backoff.first().map(count)));
+            let cap = Duration::from_nanos(backoff.cap());
             for _ in 0..20 {
                 let delay = backoff.next(&mut progress, &mut draws).expect("endless");
                 prop_assert!(delay <= cap, "{delay:?} > {cap:?}");

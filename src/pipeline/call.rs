@@ -72,8 +72,6 @@ pin_project! {
         state: State,
         #[pin]
         timer: Option<Sleep>,
-        // When the timer of a place in line ends.
-        timer_ends: Option<Instant>,
     }
 }
 
@@ -84,7 +82,6 @@ struct Parts<'a, O: Operation> {
     work: Pin<&'a mut Work<O::Attempt, O::Discard>>,
     state: &'a mut State,
     timer: Pin<&'a mut Option<Sleep>>,
-    timer_ends: &'a mut Option<Instant>,
 }
 
 /// How far a call is.
@@ -139,11 +136,7 @@ where
         let mut this = self.project();
         if this.progress.is_none() {
             let state = State::new(this.operation.earlier_attempts());
-            this.progress.set(Some(Progress {
-                state,
-                timer: None,
-                timer_ends: None,
-            }));
+            this.progress.set(Some(Progress { state, timer: None }));
         }
         let progress = this.progress.as_pin_mut().expect("made above").project();
         Parts {
@@ -152,7 +145,6 @@ where
             work: this.work,
             state: progress.state,
             timer: progress.timer,
-            timer_ends: progress.timer_ends,
         }
     }
 
@@ -450,8 +442,7 @@ where
                     return Turn::Waits(Stage::Entering);
                 };
                 // Its turn may have come nearer since the timer was made.
-                if *this.timer_ends != Some(until) {
-                    *this.timer_ends = Some(until);
+                if this.state.moves_turn(until) {
                     this.timer.set(None);
                 }
                 let end = || Some((until, why(reason)));

@@ -99,6 +99,8 @@ struct Story {
     wait: Option<(Wait, Instant)>,
     /// Since when it waits in line, if it does.
     parked: Option<Instant>,
+    /// When its turn is to come, by what it was told last.
+    turn: Option<Instant>,
     /// How long it waited for the breaker.
     breaker_waits: Duration,
     withdrawal: Option<Withdrawal>,
@@ -382,6 +384,12 @@ impl State {
             });
         }
         Entry::Wait(until, reason)
+    }
+
+    /// Its turn comes at that moment. Says whether that is news.
+    pub(super) fn moves_turn(&mut self, until: Instant) -> bool {
+        let story = self.story.as_mut().expect("made when it was parked");
+        story.turn.replace(until) != Some(until)
     }
 
     /// It waits no more.
@@ -1361,6 +1369,7 @@ impl Story {
     const NEW: Self = Self {
         wait: None,
         parked: None,
+        turn: None,
         breaker_waits: Duration::ZERO,
         withdrawal: None,
         history: History::NONE,
