@@ -57,6 +57,20 @@ pub fn each(mut once: impl FnMut() + 'static) -> Run {
     })
 }
 
+/// The same where there are timers. They are made and dropped; none of them ends.
+pub fn within_tokio(mut once: impl FnMut() + 'static) -> Run {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    Box::new(move |count| {
+        let _inside = runtime.enter();
+        for _ in 0..count {
+            once();
+        }
+    })
+}
+
 /// Polls once, for what it does and not for what it gives: all of it is ready at once.
 ///
 /// The future stays where it is made, and what it gives where it is put: neither is moved for the

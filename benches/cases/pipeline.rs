@@ -7,10 +7,9 @@ use std::time::Duration;
 use evenkeel::diagnosis::Health;
 use evenkeel::incident::Recorder;
 use evenkeel::{Breaker, Endpoints, Pipeline, Retry, Window};
-use tokio::runtime::Builder;
 
 use super::retry::plenty;
-use super::{Case, PendingOnce, Run, case, done, done_polling, each};
+use super::{Case, PendingOnce, Run, case, done, done_polling, each, within_tokio};
 
 pub const CASES: &[Case] = &[
     case("pipeline", "no policy, ready", bare),
@@ -43,15 +42,8 @@ pub fn timeout() -> Run {
 
 pub fn timeout_pending() -> Run {
     let pipeline = timing();
-    let runtime = Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.expect("a runtime");
-    Box::new(move |count| {
-        // Timers are made and dropped; none of them ends.
-        let _inside = runtime.enter();
-        for _ in 0..count {
-            let call = pipeline.run(|_| PendingOnce::new(Ok::<_, ()>(black_box(7))));
-            done_polling(call);
-        }
+    within_tokio(move || {
+        done_polling(pipeline.run(|_| PendingOnce::new(Ok::<_, ()>(black_box(7)))));
     })
 }
 

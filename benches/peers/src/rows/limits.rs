@@ -58,6 +58,7 @@ pub fn timeout_pending() -> Row {
     .floor("two polls of the future", {
         each(|| done_polling(pending_once(7)))
     })
+    .aside("by hand, what is promised and nothing else", cases::floor::pending_once())
     .ours(cases::pipeline::timeout_pending())
     .peer(
         "tokio",

@@ -92,11 +92,12 @@ pub fn http() -> Row {
         "whole pipeline, ready HTTP service, by host",
         Unit::Nanoseconds,
         Goal::OfFloor(340.0 / 290.0),
-        "The same around a service of `http::Request` with four headers, with a breaker for each host. Everybody keeps what another attempt would send, and drops it: evenkeel packs the headers, the others copy the request. evenkeel looks at method, status, `Retry-After` and proof that nothing was processed as well; \
+        "The same around a service of `http::Request` with four headers, with a breaker for each host. Everybody keeps what another attempt would send, and drops it: evenkeel packs headers and URI, the others copy the request. evenkeel looks at method, status, `Retry-After` and proof that nothing was processed as well; \
          the others at the status alone. tower has no breaker, seatbelt no budget, tower-resilience one breaker for all.",
     )
     .floor("the bare service and a copy of the request", cases::http::bare_and_copy())
     .aside("the bare service", cases::http::bare())
+    .aside("by hand, what is promised and nothing else", cases::floor::by_host())
     .ours(cases::http::keyed_breaker())
     .peer("by hand, no budget", {
         let (model, breakers) = (request(Method::GET), Breakers::default());

@@ -52,9 +52,9 @@ pub fn two_failures() -> Row {
         "retry with budget, two failures, zero delay",
         Unit::Nanoseconds,
         Goal::AtMost(30.0),
-        "Three attempts with nothing between. evenkeel tells the first failure to a report, whose story is one allocation, and takes \
-         back what it reserved if an attempt never begins. seatbelt and backon have no budget. tower-resilience is not here: it \
-         sleeps by tokio's timer for no delay at all, which ticks each millisecond.",
+        "Three attempts with nothing between. evenkeel tells each failure to a report, whose story is one allocation, and takes \
+         back what it reserved if an attempt never begins: by hand that alone is the line below the floor. seatbelt and backon have no \
+         budget. tower-resilience is not here: it sleeps by tokio's timer for no delay at all, which ticks each millisecond.",
     )
     .floor("three additions", {
         let counter = AtomicU64::new(0);
@@ -64,6 +64,7 @@ pub fn two_failures() -> Row {
             }
         })
     })
+    .aside("by hand, what is promised and nothing else", cases::floor::two_failures())
     .ours(cases::retry::two_failures())
     .peer("tower", tower(tower::service_fn(third_time)))
     .peer("seatbelt, no budget", seatbelt(third_time))
