@@ -528,16 +528,23 @@ where
     }
 
     /// The attempt isn't over: perhaps its time is.
+    #[allow(clippy::inline_always)] // or what comes of it goes through memory
+    #[inline(always)]
+    fn await_attempt(mut self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
+        if self.as_mut().is_time_over(cx, now) {
+            now.forget();
+            return self.parts().time_out(now);
+        }
+        Turn::Waits(Stage::Running)
+    }
+
+    /// Whether the time of the attempt is over.
     #[inline(never)]
-    fn await_attempt(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
+    fn is_time_over(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> bool {
         let mut this = self.parts();
         let policies = this.policies;
         let end = || this.state.attempt_ends(policies, now);
-        if !is_over(this.timer.as_mut(), end, policies, cx) {
-            return Turn::Waits(Stage::Running);
-        }
-        now.forget();
-        this.time_out(now)
+        is_over(this.timer.as_mut(), end, policies, cx)
     }
 
     /// A rejected value is being cleared away.
@@ -588,6 +595,7 @@ where
 
 impl<O: Operation> Parts<'_, O> {
     /// A limit ended the attempt: its own, or the call's.
+    #[cold]
     fn time_out(self, now: &mut Moment) -> Turn<O> {
         let policies = self.policies;
         if self.state.is_past_deadline(policies, now) {
