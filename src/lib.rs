@@ -101,7 +101,7 @@
 //! | `testing` | manual clock, executor, scripted operation and service | none |
 //! | `testing-server` | an HTTP server that misbehaves to order | hyper, hyper-util, h2, tokio's net |
 //!
-//! All are additive. The default tree is 23 crates.
+//! All are additive. The default tree is 18 crates.
 //!
 //! # Time and runtimes
 //!

@@ -312,7 +312,7 @@ where
         // What can't be sent again isn't begun again, so it is there. Moved once, for it is large.
         let mut request = self.request.take().expect("a request to send");
         if !last {
-            self.request = self.protocol.first_copy(&mut request, &mut self.packed);
+            self.request = self.protocol.copy_to_keep(&mut request, &mut self.packed);
         }
         if let Some(endpoint) = at {
             self.protocol.direct(&mut request, &endpoint);
@@ -329,7 +329,7 @@ where
         self.stand_down();
         self.learn_key();
         if let (Some(mut request), false) = (self.request.take(), last) {
-            self.request = self.protocol.first_copy(&mut request, &mut self.packed);
+            self.request = self.protocol.copy_to_keep(&mut request, &mut self.packed);
         }
     }
 

@@ -10,7 +10,9 @@ use baseline::{Baseline, Found, Row, Versions};
 const BEFORE: &str = "\
 # What each case took when this was written:
 # host: here
+# http: v1.0.0
 # libc: 2
+# rand: v1.0.0
 # rustc: 1
 # tokio: v1.0.0
 # instructions allocations case
@@ -74,7 +76,7 @@ fn what_was_not_counted_is_worse() {
 
 #[test]
 fn with_another_compiler_library_or_crate_only_allocations_are_compared() {
-    for what in ["host", "libc", "rustc", "tokio"] {
+    for what in ["host", "libc", "rand", "rustc", "tokio"] {
         let there = [(what, "other")];
         let more = found(&[one().takes(1000.0), two()], &there, true);
         assert!(more.worse.is_empty() && more.better.is_empty(), "{more:?}");
@@ -90,9 +92,27 @@ fn a_crate_more_or_less_is_a_change_of_ours() {
     let worse = [one().takes(1000.0), two()];
     assert_eq!(found(&worse, &[("bytes", "v1.0.0")], true).worse.len(), 1);
     let mut here = here();
-    here.remove("tokio");
+    here.remove("rand");
     let found = Baseline::parse(BEFORE).compare(&worse, &here, true);
     assert_eq!((found.worse.len(), found.notes.len()), (1, 0));
+}
+
+#[test]
+fn where_versions_can_not_be_told_instructions_are_not_compared() {
+    for gone in ["http", "rustc", "tokio"] {
+        let mut here = here();
+        here.remove(gone);
+        let found = Baseline::parse(BEFORE).compare(&[one().takes(1000.0), two()], &here, true);
+        assert!(
+            found.worse.is_empty() && found.notes[0].contains(gone),
+            "{found:?}"
+        );
+    }
+    let unknown = found(&[one().takes(1000.0), two()], &[("rustc", "unknown")], true);
+    assert!(
+        unknown.worse.is_empty() && unknown.notes.len() >= 2,
+        "{unknown:?}"
+    );
 }
 
 #[test]
@@ -113,7 +133,9 @@ fn found(rows: &[Row], other: &[(&str, &str)], complete: bool) -> Found {
 fn here() -> Versions {
     let here = [
         ("host", "here"),
+        ("http", "v1.0.0"),
         ("libc", "2"),
+        ("rand", "v1.0.0"),
         ("rustc", "1"),
         ("tokio", "v1.0.0"),
     ];

@@ -3,11 +3,15 @@
 use std::future::{Ready, ready};
 use std::hint::black_box;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use evenkeel::http::retry_after;
 use evenkeel::{Breaker, Keyed, Pipeline, Retry};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
 use tower::{Layer, Service, service_fn};
 
 use super::retry::plenty;
@@ -22,6 +26,12 @@ pub const CASES: &[Case] = &[
         "deadline, retry, breaker per host, timeout",
         keyed_breaker,
     ),
+    case(
+        "http",
+        "deadline, retry, breaker per host, timeout; two hosts in turn",
+        two_hosts,
+    ),
+    case("http", "two failures, zero delay", two_failures),
     case("http", "Pipeline::http()", preset),
     case("http", "Pipeline::http(), a POST", preset_post),
     case("http", "Pipeline::http(), one attempt", preset_once),
@@ -52,6 +62,34 @@ pub fn bare_and_copy() -> Run {
 
 pub fn keyed_breaker() -> Run {
     through(&by_host(), Method::GET)
+}
+
+/// To one service and another, as a client of several does.
+pub fn two_hosts() -> Run {
+    let mut service = by_host().layer(service_fn(answer));
+    let mut models = [request(Method::GET), request(Method::GET)];
+    *models[1].uri_mut() = Uri::from_static("http://another:8080/path?query");
+    let mut next = 0;
+    each(move || {
+        next = 1 - next;
+        done(service.call(models[next].clone()));
+    })
+}
+
+/// The request is sent three times: a 503 twice, then an answer.
+pub fn two_failures() -> Run {
+    let retry = Retry::constant(Duration::ZERO).budget(plenty());
+    let pipeline = Pipeline::http().no_window().retry(retry);
+    let count = Arc::new(AtomicU32::new(0));
+    let service = service_fn(move |request: Request<String>| {
+        drop(black_box(request));
+        let mut response = Response::new(String::new());
+        if count.fetch_add(1, Ordering::Relaxed) % 3 < 2 {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        ready(Ok::<_, io::Error>(response))
+    });
+    serving(pipeline.layer(service), Method::GET)
 }
 
 pub fn preset() -> Run {

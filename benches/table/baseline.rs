@@ -14,7 +14,7 @@ const SLACK: f64 = 3.0;
 
 /// Each baseline has to name these. Other ones make other code of the same source, as other versions of the crates do
 /// that are compiled into it.
-const ALWAYS_THERE: [&str; 3] = ["host", "rustc", "libc"];
+const ALWAYS_THERE: [&str; 5] = ["host", "rustc", "libc", "http", "tokio"];
 
 /// What is known of a case now.
 pub(crate) struct Row {
@@ -78,7 +78,11 @@ pub(crate) fn write(file: &Path, rows: &[Row]) -> ExitCode {
         "# What each case took when this was written:\n\
          # cargo bench --bench instructions && cargo bench --bench table -- --renew\n",
     );
-    for (what, version) in versions() {
+    let versions = versions();
+    if let Some(missing) = missing(&versions) {
+        return fail(&format!("what version {missing} is can't be told here"));
+    }
+    for (what, version) in versions {
         let _ = writeln!(text, "# {what}: {version}");
     }
     text.push_str("# instructions allocations case\n");
@@ -147,12 +151,16 @@ impl Baseline {
     /// Whether its instructions mean something here. Says what is different.
     fn is_comparable(&self, here: &Versions, notes: &mut Vec<String>) -> bool {
         let mut comparable = true;
+        if let Some(missing) = missing(here) {
+            notes.push(format!("what version {missing} is can't be told here"));
+            comparable = false;
+        }
         for (what, version) in here {
             let then = match self.versions.get(what) {
                 Some(then) if then == version => continue,
                 // A crate more is a change of ours, as one less is; another version of one is not.
                 None if !ALWAYS_THERE.contains(&&**what) => continue,
-                then => then.map_or("unknown", String::as_str),
+                then => then.map_or(UNKNOWN, String::as_str),
             };
             notes.push(format!("{what} is {version}, was {then}"));
             comparable = false;
@@ -208,6 +216,14 @@ impl Counts {
     }
 }
 
+/// What these versions should name and don't: then nobody knows what they are of.
+fn missing(versions: &Versions) -> Option<&'static str> {
+    let named = |what: &&str| versions.get(*what).is_some_and(|it| it != UNKNOWN);
+    ALWAYS_THERE.into_iter().find(|it| !named(it))
+}
+
+const UNKNOWN: &str = "unknown";
+
 /// What the counts depend on besides the code: compiler, C library, and the crates that it stands on, all of the default
 /// tree but what only runs in the compiler.
 fn versions() -> Versions {
@@ -215,7 +231,7 @@ fn versions() -> Versions {
     let rustc = output(Command::new("rustc").arg("-vV"));
     let mut word = |what, line: &str| {
         let version = rustc.lines().find_map(|it| it.strip_prefix(line));
-        versions.insert(String::from(what), version.unwrap_or("unknown").to_owned());
+        versions.insert(String::from(what), version.unwrap_or(UNKNOWN).to_owned());
     };
     word("rustc", "release: ");
     word("host", "host: ");
@@ -250,6 +266,7 @@ fn versions() -> Versions {
 }
 
 fn output(command: &mut Command) -> String {
-    let output = command.output().map(|it| it.stdout).unwrap_or_default();
+    let output = command.output().ok().filter(|it| it.status.success());
+    let output = output.map(|it| it.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).into_owned()
 }

@@ -26,6 +26,10 @@ fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     let asked = |what| words.iter().any(|it| it == what);
     let other = words.windows(2).find(|it| it[0] == "--baseline");
+    if asked("--baseline") && other.is_none() {
+        println!("--baseline needs a file");
+        return ExitCode::FAILURE;
+    }
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/baseline.txt");
     let file = other.map_or(committed, |it| PathBuf::from(&it[1]));
     let rows = measured::rows();

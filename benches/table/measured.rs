@@ -81,7 +81,10 @@ fn read(file: &Path) -> Option<String> {
     static CODE: LazyLock<Option<SystemTime>> = LazyLock::new(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let files = ["src", "benches/cases"].map(|it| files(&root.join(it), ".rs"));
-        files.concat().iter().filter_map(|it| changed(it)).max()
+        let mut files = files.concat();
+        // What is built of it depends on these as well.
+        files.extend(["Cargo.toml", "Cargo.lock"].map(|it| root.join(it)));
+        files.iter().filter_map(|it| changed(it)).max()
     });
     if changed(file) < *CODE {
         return None;

@@ -204,8 +204,8 @@ impl Protocol<Request, Response> for Http {
         request.try_clone()
     }
 
-    fn first_copy(&self, request: &mut Request, packed: &mut Option<Packed>) -> Option<Request> {
-        Packed::first_copy(request, packed, Request::headers_mut, Request::try_clone)
+    fn copy_to_keep(&self, request: &mut Request, packed: &mut Option<Packed>) -> Option<Request> {
+        Packed::copy_to_keep(request, packed, Request::headers_mut, Request::try_clone)
     }
 
     fn unpack(&self, copy: &mut Request, packed: &Packed) {

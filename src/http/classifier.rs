@@ -388,7 +388,7 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
         Some(request.clone())
     }
 
-    fn first_copy(
+    fn copy_to_keep(
         &self,
         request: &mut Request<B>,
         packed: &mut Option<Packed>,

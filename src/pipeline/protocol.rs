@@ -87,29 +87,31 @@ pub trait Protocol<Q, S> {
     /// The clearing away of a rejected response.
     type Discard: Future<Output = ()>;
 
-    /// A copy to send, or `None` if the request can only be sent once.
+    /// A copy of a request that is about to be sent, to be sent in its stead if it has to be sent again; `None` if it
+    /// can only be sent once. The first attempt sends the caller's own request, each further one the copy that was
+    /// made before the last. Asked by [`copy_to_keep`](Self::copy_to_keep) alone, unless that is another's.
     fn copy(&self, request: &Q) -> Option<Q>;
 
     /// Clears a rejected response away.
     fn discard(&self, response: S) -> Self::Discard;
 
-    /// A copy to keep of a request that is about to be sent and may have to be sent again, or `None` if it
-    /// can't. What costs much to copy may be left in `packed` instead: the copy is given it by
+    /// The same, asked before every attempt that another may follow. What costs much to copy may be left in
+    /// `packed` instead: the copy is given it by
     /// [`unpack`](Self::unpack) before the next attempt, and until then [`is_replayable`](Self::is_replayable)
     /// alone is asked of it. Default: a copy, and nothing is packed.
-    fn first_copy(&self, request: &mut Q, packed: &mut Option<Packed>) -> Option<Q> {
+    fn copy_to_keep(&self, request: &mut Q, packed: &mut Option<Packed>) -> Option<Q> {
         let _ = packed;
         self.copy(request)
     }
 
-    /// Gives a copy what [`first_copy`](Self::first_copy) left out. Default: that is nothing.
+    /// Gives a copy what [`copy_to_keep`](Self::copy_to_keep) left out. Default: that is nothing.
     fn unpack(&self, copy: &mut Q, packed: &Packed) {
         let _ = (copy, packed);
     }
 
     /// Whether this request, once sent, can be sent again. Default: it can.
     ///
-    /// Where this says yes [`copy`](Self::copy) gives a copy.
+    /// Where this says yes [`copy_to_keep`](Self::copy_to_keep) gives a copy.
     fn is_replayable(&self, request: &Q) -> bool {
         let _ = request;
         true
@@ -238,8 +240,8 @@ macro_rules! forward {
                 C::discard(self, response)
             }
 
-            fn first_copy(&self, request: &mut Q, packed: &mut Option<Packed>) -> Option<Q> {
-                C::first_copy(self, request, packed)
+            fn copy_to_keep(&self, request: &mut Q, packed: &mut Option<Packed>) -> Option<Q> {
+                C::copy_to_keep(self, request, packed)
             }
 
             fn unpack(&self, copy: &mut Q, packed: &Packed) {

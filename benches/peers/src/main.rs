@@ -93,6 +93,9 @@ impl Options {
                 _ => return Err(format!("what is {word}?").into()),
             }
         }
+        if !options.who.is_empty() && options.update.is_some() {
+            return Err("a page wants everybody: --who is for looking".into());
+        }
         Ok(options)
     }
 }

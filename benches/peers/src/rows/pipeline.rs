@@ -99,6 +99,7 @@ pub fn http() -> Row {
     .aside("the bare service", cases::http::bare())
     .aside("by hand, what is promised and nothing else", cases::floor::by_host())
     .ours(cases::http::keyed_breaker())
+    .aside("evenkeel, two hosts in turn", cases::http::two_hosts())
     .peer("by hand, no budget", {
         let (model, breakers) = (request(Method::GET), Breakers::default());
         each(move || done(by_hand(&breakers, model.clone(), respond)))
@@ -141,7 +142,7 @@ pub fn seconds() -> Row {
         "evenkeel reads its relatives (`retry-after-ms`, `x-ratelimit-reset`, `grpc-retry-pushback-ms` ..) only where asked; \
          this is `http::retry_after`.",
     )
-    .floor("look it up, parse a number", {
+    .aside("look it up, parse a number", {
         each(move || {
             let value = black_box(&bare).get(header::RETRY_AFTER);
             let seconds = value.and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
@@ -159,9 +160,9 @@ pub fn date() -> Row {
         "`Retry-After` as a date, from a header map",
         Unit::Nanoseconds,
         Goal::OfBest(1.0),
-        "An IMF-fixdate, read to a point in time. The floor tries a number first, then a date by the `httpdate` crate.",
+        "An IMF-fixdate, read to a point in time. evenkeel reads the usual form in one pass, and all others by the `httpdate` crate, as `headers` does all.",
     )
-    .floor("look it up, parse a date", {
+    .aside("look it up, parse a date by `httpdate`", {
         each(move || {
             let value = black_box(&bare).get(header::RETRY_AFTER);
             let value = value.and_then(|it| it.to_str().ok());
