@@ -149,7 +149,7 @@ where
     }
 
     /// The same of a call that went straight on till its first attempt.
-    #[cold]
+    #[inline(never)]
     fn parts_of_first(self: Pin<&mut Self>) -> Parts<'_, O> {
         let parts = self.parts();
         parts.state.number = 1;
