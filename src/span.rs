@@ -1,8 +1,10 @@
 //! The span around an attempt, with the names of OpenTelemetry's conventions.
 
-use tracing::field::{Empty, display};
+use tracing::callsite::{DefaultCallsite, Identifier};
+use tracing::field::{Empty, FieldSet, display};
 use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
-use tracing::{Level, Span};
+use tracing::metadata::Kind;
+use tracing::{Level, Metadata, Span, dispatcher};
 
 use crate::endpoints::Endpoint;
 use crate::verdict::Verdict;
@@ -90,11 +92,47 @@ pub(crate) fn usual_port(scheme: &str) -> Option<u16> {
 /// The span of an attempt under way, if anybody wants one: one word, for most calls none.
 pub(crate) type AttemptSpan = Option<Box<Span>>;
 
-/// Whether a span may be wanted: a comparison.
+/// Whether a span may be wanted: a comparison. Where somebody listens at that level it may be to others: then
+/// these spans are asked for by name, target and fields, and what that says is remembered.
 #[inline]
 pub(crate) fn may_be_wanted() -> bool {
-    Level::DEBUG <= STATIC_MAX_LEVEL && Level::DEBUG <= LevelFilter::current()
+    Level::DEBUG <= STATIC_MAX_LEVEL && Level::DEBUG <= LevelFilter::current() && is_wanted()
 }
+
+#[cold]
+fn is_wanted() -> bool {
+    let interest = PLACE.interest();
+    interest.is_always() || !interest.is_never() && dispatcher::get_default(|it| it.enabled(&KIND))
+}
+
+/// Where a span would be opened, as those see it who may want it.
+static PLACE: DefaultCallsite = DefaultCallsite::new(&KIND);
+
+static KIND: Metadata<'static> = Metadata::new(
+    "attempt",
+    TARGET,
+    Level::DEBUG,
+    None,
+    None,
+    None,
+    FieldSet::new(&FIELDS, Identifier(&PLACE)),
+    Kind::SPAN,
+);
+
+/// What [`open`] says.
+const FIELDS: [&str; 11] = [
+    "otel.name",
+    "otel.kind",
+    "otel.status_code",
+    "http.request.method",
+    "url.scheme",
+    "server.address",
+    "server.port",
+    "http.request.resend_count",
+    "http.response.status_code",
+    "error.type",
+    "call",
+];
 
 /// The span of an attempt that begins, if it is wanted.
 #[cold]

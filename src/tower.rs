@@ -559,7 +559,6 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline(never)] // or the future is put together elsewhere, and moved
     fn call(&mut self, request: Q) -> Self::Future {
         let response = self.inner.call(request);
         Permitting { response }
@@ -585,5 +584,85 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().response.poll(cx).map_ok(PermitBody::wrap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+    use std::task::Waker;
+
+    use super::*;
+    use crate::budget::{Budget, Ratio};
+    use crate::event::{Event, Observer};
+    use crate::retry::Retry;
+    use crate::verdict::EveryError;
+
+    /// Ready when asked for the so-manieth time, or broken.
+    #[derive(Clone)]
+    struct Late {
+        asks: u32,
+        broken: bool,
+    }
+
+    impl Service<u32> for Late {
+        type Response = u32;
+        type Error = &'static str;
+        type Future = Ready<Result<u32, &'static str>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+            self.asks = self.asks.saturating_sub(1);
+            match self.asks {
+                0 if self.broken => Poll::Ready(Err("broken")),
+                0 => Poll::Ready(Ok(())),
+                _ => Poll::Pending,
+            }
+        }
+
+        fn call(&mut self, request: u32) -> Self::Future {
+            ready(Ok(request))
+        }
+    }
+
+    struct All;
+
+    impl Observer for All {
+        fn observe(&self, _: &Event) {}
+
+        fn wants_all(&self) -> bool {
+            true
+        }
+    }
+
+    /// What comes of a call, after how many polls, and what it left in the budget.
+    fn outcome(watched: bool, asks: u32, broken: bool) -> String {
+        let budget = Budget::new(Ratio::percent(100)).capacity(5);
+        let mut pipeline = Pipeline::new().retry(Retry::default().max_attempts(1).budget(budget));
+        if watched {
+            pipeline = pipeline.observer(All);
+        }
+        let exchange = Exchange::new(Late { asks, broken }, 7, EveryError);
+        let mut call = Box::pin(Call::new(pipeline.source.load(), exchange));
+        let mut polls = 0;
+        let result = loop {
+            polls += 1;
+            let poll = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            if let Poll::Ready(result) = poll {
+                break result.map_err(|it| (it.attempts(), it.operation().copied()));
+            }
+        };
+        let budget = pipeline.budget().map(|it| it.snapshot());
+        format!("{result:?} after {polls}, {budget:?}")
+    }
+
+    #[test]
+    fn a_service_that_is_not_ready_yet_or_never_makes_no_difference_to_who_goes_straight() {
+        for asks in 1..4 {
+            for broken in [false, true] {
+                let straight = outcome(false, asks, broken);
+                assert_eq!(straight, outcome(true, asks, broken), "{asks} {broken}");
+                assert!(straight.contains(&format!("after {asks},")), "{straight}");
+            }
+        }
     }
 }

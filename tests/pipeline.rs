@@ -728,13 +728,126 @@ proptest! {
     ) {
         let pipeline = timeout.map_or_else(Pipeline::new, |it| Pipeline::new().timeout(ms(it)));
         let of = |pipeline: &Pipeline| course(pipeline, &ManualClock::new(), &steps, polls);
-        let watched = pipeline.clone().observer(All(Arc::default()));
+        let all = All(Arc::default());
+        let watched = pipeline.clone().observer(all.clone());
         let reloaded = Pipeline::new().deadline(ms(9)).reloadable();
         prop_assert!(reloaded.reload(&pipeline).is_ok());
         let expected = of(&watched);
+        // Or this is no test: somebody was told of whatever ended.
+        prop_assert!(expected.starts_with("None") || !all.0.lock().unwrap().is_empty());
         prop_assert_eq!(&of(&pipeline), &expected);
         prop_assert_eq!(&of(&reloaded), &expected);
     }
+}
+
+#[test]
+fn a_ready_success_is_told_to_who_wants_all_and_counts_what_others_tried() {
+    let all = All(Arc::default());
+    let clock = ManualClock::new();
+    let plain = Pipeline::new()
+        .retry(Retry::constant(ms(0)).max_attempts(3))
+        .clock(clock.clock());
+    let watched = plain.clone().observer(all.clone());
+    for (pipeline, told) in [(&plain, 0), (&watched, 1)] {
+        let call = pipeline.run(|it| async move { Ok::<_, ()>((it.number(), it.total())) });
+        assert_eq!(block_on(&clock, call.caller_attempt(2)), Ok((1, 2)));
+        assert_eq!(all.0.lock().unwrap().len(), told);
+    }
+    // What the caller spent counts: two of three are left.
+    let tries = AtomicU32::new(0);
+    let call = plain.run(|_| {
+        tries.fetch_add(1, Relaxed);
+        async { Err::<(), _>("down") }
+    });
+    assert!(block_on(&clock, call.caller_attempt(2)).is_err());
+    assert_eq!(tries.load(Relaxed), 2);
+}
+
+#[test]
+fn an_attempt_has_its_whole_time_from_when_it_is_first_pending_on() {
+    // The budget looks at the clock now and then: not for the attempt.
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::new()
+        .timeout(ms(2000))
+        .retry(
+            Retry::constant(ms(1))
+                .max_attempts(1)
+                .budget(Budget::default()),
+        )
+        .clock(clock.clock());
+    for number in 0..70 {
+        let mut call = Box::pin(pipeline.run(|_| {
+            clock.advance(ms(3000));
+            std::future::pending::<Result<(), ()>>()
+        }));
+        assert!(call.as_mut().poll(&mut cx()).is_pending(), "call {number}");
+    }
+}
+
+#[test]
+fn what_was_before_an_attempt_is_the_last_failure_and_an_attempt_is_gone_when_it_is_judged() {
+    /// Lives as long as its attempt.
+    struct Alive<'a>(&'a AtomicU32);
+
+    impl Drop for Alive<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Relaxed);
+        }
+    }
+
+    let (clock, ends) = (ManualClock::new(), Arc::new(Mutex::new(Vec::new())));
+    let (alive, told) = (AtomicU32::new(0), Arc::clone(&ends));
+    let names = ["first", "second", "third"].map(Label::Name);
+    let pipeline = Pipeline::new()
+        .retry(Retry::constant(ms(0)).max_attempts(3))
+        .observer(move |event: &Event| {
+            if let Event::Done { end, .. } = event {
+                told.lock().unwrap().push(*end);
+            }
+        })
+        .clock(clock.clock())
+        .classify(by(|outcome: Result<&(), &u32>| {
+            assert_eq!(alive.load(Relaxed), 0, "it holds nothing any more");
+            outcome.map_or_else(
+                |number| Verdict::transient().label(names[*number as usize - 1]),
+                |()| Verdict::success(),
+            )
+        }));
+    let mut before = Vec::new();
+    let call = pipeline.run(|it| {
+        alive.fetch_add(1, Relaxed);
+        before.push(it.previous().map(|it| it.error_type()));
+        let (alive, number) = (Alive(&alive), it.number());
+        // It is kept by the future, and not only while that is polled.
+        let mut alive = Some(alive);
+        std::future::poll_fn(move |_| {
+            assert!(alive.as_mut().is_some());
+            Poll::Ready(Err::<(), _>(number))
+        })
+    });
+    let error = block_on(&clock, call).unwrap_err();
+    assert_eq!(before, [None, Some(names[0]), Some(names[1])]);
+    let [End::Failed(last)] = ends.lock().unwrap()[..] else {
+        panic!("{ends:?}")
+    };
+    assert_eq!(last.error_type(), names[2]);
+    assert_eq!(error.report().failures().len(), 3);
+}
+
+#[test]
+fn a_retry_that_had_to_wait_in_line_knows_for_how_long_the_call_has_run() {
+    let clock = ManualClock::new();
+    let pipeline = Pipeline::new()
+        .retry(Retry::constant(ms(0)).max_attempts(2))
+        .rate_limit(evenkeel::RateLimit::per_second(1).burst(1))
+        .clock(clock.clock());
+    let mut elapsed = Vec::new();
+    let call = pipeline.run(|it| {
+        elapsed.push(it.elapsed());
+        async { Err::<(), _>("down") }
+    });
+    assert!(block_on(&clock, call).is_err());
+    assert_eq!(elapsed, [ms(0), ms(1000)]);
 }
 
 #[test]

@@ -470,6 +470,64 @@ fn a_span_is_current_while_its_attempt_is_made_and_never_else() {
     assert!(all.iter().all(|it| it.closed));
 }
 
+/// Wants spans of this name alone, and says so of each anew.
+struct Named(&'static str, Spans);
+
+impl tracing::Subscriber for Named {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> tracing::subscriber::Interest {
+        tracing::subscriber::Interest::sometimes()
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.1.enabled(metadata)
+            && metadata.name() == self.0
+            && metadata.fields().field("server.address").is_some()
+    }
+
+    fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
+        self.1.max_level_hint()
+    }
+
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        self.1.new_span(attributes)
+    }
+
+    fn record(&self, id: &Id, values: &Record<'_>) {
+        self.1.record(id, values);
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {}
+
+    fn enter(&self, id: &Id) {
+        self.1.enter(id);
+    }
+
+    fn exit(&self, id: &Id) {
+        self.1.exit(id);
+    }
+
+    fn try_close(&self, id: Id) -> bool {
+        self.1.try_close(id)
+    }
+}
+
+#[test]
+fn who_wants_spans_of_this_name_alone_gets_them_and_who_wants_others_gets_none() {
+    let _alone = alone();
+    let pipeline = Pipeline::new();
+    for (name, wanted) in [("attempt", 1), ("request", 0)] {
+        let spans = Spans::new(Level::DEBUG);
+        tracing::subscriber::with_default(Named(name, spans.clone()), || {
+            let clock = ManualClock::new();
+            let call = pipeline.run(|_| async { Ok::<_, ()>(7) });
+            assert_eq!(block_on(&clock, call), Ok(7));
+        });
+        assert_eq!(spans.all().len(), wanted, "{name}");
+    }
+}
+
 #[test]
 fn a_check_is_a_span_around_its_attempt_and_never_else_current() {
     let _alone = alone();

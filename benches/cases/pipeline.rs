@@ -7,6 +7,10 @@ use std::time::Duration;
 use evenkeel::diagnosis::Health;
 use evenkeel::incident::Recorder;
 use evenkeel::{Breaker, Endpoints, Pipeline, Retry, Window};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Event, Metadata, Subscriber};
 
 use super::retry::plenty;
 use super::{Case, PendingOnce, Run, case, done, done_polling, each, within_tokio};
@@ -14,6 +18,11 @@ use super::{Case, PendingOnce, Run, case, done, done_polling, each, within_tokio
 pub const CASES: &[Case] = &[
     case("pipeline", "no policy, ready", bare),
     case("pipeline", "timeout, ready", timeout),
+    case(
+        "pipeline",
+        "timeout, ready; others are heard at DEBUG",
+        timeout_beside_others,
+    ),
     case("pipeline", "timeout, pending once", timeout_pending),
     case(
         "pipeline",
@@ -38,6 +47,48 @@ pub fn bare() -> Run {
 
 pub fn timeout() -> Run {
     succeeding(timing())
+}
+
+/// As under `RUST_LOG=info,myapp=debug`: somebody listens at that level, and not to evenkeel.
+pub fn timeout_beside_others() -> Run {
+    let pipeline = timing();
+    Box::new(move |count| {
+        tracing::subscriber::with_default(Others, || {
+            for _ in 0..count {
+                done(pipeline.run(|_| answer()));
+            }
+        });
+    })
+}
+
+struct Others;
+
+impl Subscriber for Others {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::never()
+    }
+
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        false
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::DEBUG)
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 pub fn timeout_pending() -> Run {

@@ -484,6 +484,15 @@ mod tests {
     }
 
     #[test]
+    fn decorrelated_delays_grow_by_the_last_one() {
+        let backoff = Backoff::exponential(ms(1)).jitter(Jitter::Decorrelated);
+        let delays = backoff.delays_with(&Rng::seeded(5)).take(100);
+        let longest = delays.max().expect("there are some");
+        // From the first delay alone they would never be longer than three of it.
+        assert!(longest > ms(100), "{longest:?}");
+    }
+
+    #[test]
     fn a_first_delay_above_the_default_cap_raises_it() {
         let backoff = Backoff::constant(Duration::from_secs(7));
         assert_eq!(backoff.delays().next(), Some(Duration::from_secs(7)));

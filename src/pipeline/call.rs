@@ -256,7 +256,8 @@ where
         let Poll::Ready(ready) = this.operation.poll_ready(cx) else {
             return Err(self.await_readiness(cx, now));
         };
-        policies.deposit(policies.budget(), now);
+        // A moment of its own: the attempt's time runs from its first poll.
+        policies.deposit(policies.budget(), &mut Moment(None));
         if let Err(error) = ready {
             let outcome = Outcome::Returned(Err(error));
             return Err(self.parts_of_first().end(outcome, now));
@@ -274,7 +275,6 @@ where
         match result {
             Ok(value) if verdict.is_success() => Ok(value),
             result => {
-                now.forget();
                 let outcome = Outcome::Returned(result);
                 Err(self.parts_of_first().judge(outcome, verdict, now))
             }
