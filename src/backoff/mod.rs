@@ -484,6 +484,28 @@ mod tests {
     }
 
     #[test]
+    fn doubling_is_a_multiplication_that_saturates() {
+        for first in [
+            0,
+            1,
+            2,
+            3,
+            1 << 31,
+            (1 << 31) + 1,
+            1 << 62,
+            1 << 63,
+            u64::MAX,
+        ] {
+            for step in (0..130).chain([1023, 1024, 1025, u32::MAX]) {
+                let factor = 1_u128.checked_shl(step).unwrap_or(u128::MAX);
+                let product = u128::from(first).saturating_mul(factor);
+                let expected = u64::try_from(product).unwrap_or(u64::MAX);
+                assert_eq!(exponential(first, 2.0, step), expected, "{first} {step}");
+            }
+        }
+    }
+
+    #[test]
     fn decorrelated_delays_grow_by_the_last_one() {
         let backoff = Backoff::exponential(ms(1)).jitter(Jitter::Decorrelated);
         let delays = backoff.delays_with(&Rng::seeded(5)).take(100);
