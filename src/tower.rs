@@ -24,7 +24,7 @@ use crate::diagnosis::Diagnosis;
 use crate::endpoints::Endpoint;
 use crate::error::{Cause, ConfigError, Error};
 use crate::event::Described;
-use crate::http::{Packed, PermitBody, Quota, Replay};
+use crate::http::{PermitBody, Quota, Replay};
 use crate::keyed::Key;
 use crate::pipeline::{Call, Kept, Operation, Pipeline, Policies, Protocol, Source};
 use crate::report::Report;
@@ -185,8 +185,7 @@ where
             service: ready,
             is_ready: true,
             protocol,
-            request: Some(request),
-            packed: None,
+            request: Form::Whole(Some(request)),
             told,
             key: None,
             is_key_known: false,
@@ -208,19 +207,38 @@ impl<S, C> fmt::Debug for Guarded<S, C> {
 pub type ResponseFuture<S, Q, C> = Call<Arc<Policies>, Exchange<S, Q, C>>;
 
 /// A service and the request to make of it.
-pub struct Exchange<S, Q, C> {
+pub struct Exchange<S, Q, C>
+where
+    S: Service<Q>,
+    C: Protocol<Q, S::Response>,
+{
     service: S,
     /// The service was made ready, here or by whoever made the exchange.
     is_ready: bool,
     protocol: C,
-    /// What the next attempt sends. Gone if it was sent and can't be sent again.
-    request: Option<Q>,
-    /// What it was copied without, until the next attempt.
-    packed: Option<Packed>,
+    request: Form<Q, C::Saved>,
     pub(crate) told: Told,
     /// Where the request goes, once that is known; it may have none.
     key: Option<Key>,
     is_key_known: bool,
+}
+
+/// What the next attempt sends.
+enum Form<Q, S> {
+    /// The request itself. None if it was sent and can't be sent again.
+    Whole(Option<Q>),
+    /// What is restored from this.
+    Saved(S),
+}
+
+impl<Q, S> Form<Q, S> {
+    #[inline]
+    const fn take(&mut self) -> Option<Q> {
+        match self {
+            Self::Whole(request) => request.take(),
+            Self::Saved(_) => None,
+        }
+    }
 }
 
 /// What a request says of the call that is made for it.
@@ -242,38 +260,40 @@ impl Told {
     }
 }
 
-impl<S, Q, C> Exchange<S, Q, C> {
-    pub(crate) fn new(service: S, request: Q, protocol: C) -> Self
-    where
-        S: Service<Q>,
-        C: Protocol<Q, S::Response>,
-    {
+impl<S, Q, C> Exchange<S, Q, C>
+where
+    S: Service<Q>,
+    C: Protocol<Q, S::Response>,
+{
+    pub(crate) fn new(service: S, request: Q, protocol: C) -> Self {
         Self {
             told: Told::by::<_, S::Response, _>(&request, &protocol),
             service,
             is_ready: false,
             protocol,
-            request: Some(request),
-            packed: None,
+            request: Form::Whole(Some(request)),
             key: None,
             is_key_known: false,
         }
     }
-}
 
-impl<S, Q, C> Exchange<S, Q, C>
-where
-    S: Service<Q> + Clone,
-    C: Classify<S::Response, S::Error> + Protocol<Q, S::Response>,
-{
-    /// Makes the copy whole.
+    /// Makes the request again.
     #[cold]
-    fn mend(&mut self) {
-        if let (Some(request), Some(packed)) = (&mut self.request, self.packed.take()) {
-            self.protocol.unpack(request, &packed);
+    fn restore(&mut self) {
+        if let Form::Saved(saved) = mem::replace(&mut self.request, Form::Whole(None)) {
+            self.request = Form::Whole(Some(self.protocol.restore(saved)));
+        }
+    }
+
+
+    fn request(&self) -> Option<&Q> {
+        match &self.request {
+            Form::Whole(request) => request.as_ref(),
+            Form::Saved(_) => None,
         }
     }
 }
+
 
 impl<S, Q, C> Operation for Exchange<S, Q, C>
 where
@@ -288,8 +308,8 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         // Before all that is asked of the request for an attempt.
-        if self.packed.is_some() {
-            self.mend();
+        if let Form::Saved(_) = self.request {
+            self.restore();
         }
         if !self.is_ready {
             ready!(self.service.poll_ready(cx))?;
@@ -312,7 +332,9 @@ where
         // What can't be sent again isn't begun again, so it is there. Moved once, for it is large.
         let mut request = self.request.take().expect("a request to send");
         if !last {
-            self.request = self.protocol.copy_to_keep(&mut request, &mut self.packed);
+            if let Some(saved) = self.protocol.save(&mut request) {
+                self.request = Form::Saved(saved);
+            }
         }
         if let Some(endpoint) = at {
             self.protocol.direct(&mut request, &endpoint);
@@ -329,7 +351,9 @@ where
         self.stand_down();
         self.learn_key();
         if let (Some(mut request), false) = (self.request.take(), last) {
-            self.request = self.protocol.copy_to_keep(&mut request, &mut self.packed);
+            if let Some(saved) = self.protocol.save(&mut request) {
+                self.request = Form::Saved(saved);
+            }
         }
     }
 
@@ -354,8 +378,10 @@ where
     }
 
     fn is_replayable(&self) -> bool {
-        let request = self.request.as_ref();
-        request.is_some_and(|request| self.protocol.is_replayable(request))
+        match &self.request {
+            Form::Whole(request) => request.is_some(),
+            Form::Saved(saved) => self.protocol.is_replayable(saved),
+        }
     }
 
     fn deadline(&self) -> Option<Deadline> {
@@ -375,8 +401,8 @@ where
     }
 
     fn describe(&self) -> Described<'_> {
-        let request = self.request.as_ref();
-        request.map_or_else(Described::new, |request| self.protocol.describe(request))
+        self.request()
+            .map_or_else(Described::new, |request| self.protocol.describe(request))
     }
 
     fn status(&self, response: &S::Response) -> Option<u16> {
@@ -387,8 +413,8 @@ where
         if self.is_key_known {
             return self.key;
         }
-        let request = self.request.as_ref();
-        request.and_then(|request| self.protocol.key(request))
+        self.request()
+            .and_then(|request| self.protocol.key(request))
     }
 
     #[inline]
@@ -420,7 +446,11 @@ where
     }
 }
 
-impl<S, Q, C> fmt::Debug for Exchange<S, Q, C> {
+impl<S, Q, C> fmt::Debug for Exchange<S, Q, C>
+where
+    S: Service<Q>,
+    C: Protocol<Q, S::Response>,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange").finish_non_exhaustive()
     }

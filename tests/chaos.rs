@@ -1043,11 +1043,16 @@ mod through_tower {
     }
 
     impl Protocol<u8, ()> for Once {
+        type Saved = u8;
         type Discard = Ready<()>;
 
-        fn copy(&self, _: &u8) -> Option<u8> {
+        fn save(&self, _: &mut u8) -> Option<u8> {
             self.0.fetch_add(1, Ordering::Relaxed);
             None
+        }
+
+        fn restore(&self, saved: u8) -> u8 {
+            saved
         }
 
         fn discard(&self, (): ()) -> Ready<()> {

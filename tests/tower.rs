@@ -992,10 +992,15 @@ impl Classify<Answer, Infallible> for Redirecting {
 }
 
 impl Protocol<&'static str, Answer> for Redirecting {
+    type Saved = &'static str;
     type Discard = Ready<()>;
 
-    fn copy(&self, request: &&'static str) -> Option<&'static str> {
+    fn save(&self, request: &mut &'static str) -> Option<&'static str> {
         Some(request)
+    }
+
+    fn restore(&self, saved: &'static str) -> &'static str {
+        saved
     }
 
     fn discard(&self, _: Answer) -> Ready<()> {

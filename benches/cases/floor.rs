@@ -3,12 +3,13 @@
 
 use std::future::Future;
 use std::hint::black_box;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use evenkeel::http::Packed;
+use evenkeel::http::SavedRequest;
 use evenkeel::verdict::{Kind, Verdict};
 use evenkeel::{Breaker, Clock, Key, Keyed, Rng};
 use http::{Method, Request};
@@ -124,8 +125,7 @@ pub fn by_host() -> Run {
             budget.tick(began);
         }
         done(Exchange {
-            request: Some(model.clone()),
-            packed: None,
+            form: Form::Whole(model.clone()),
             attempt: None,
         });
         black_box(&permit.record(Verdict::success(), began, &rng));
@@ -133,22 +133,26 @@ pub fn by_host() -> Run {
 }
 
 struct Exchange {
-    request: Option<Request<String>>,
-    packed: Option<Packed>,
+    form: Form,
     attempt: Option<Answer>,
+}
+
+enum Form {
+    Whole(Request<String>),
+    Saved(SavedRequest<String>),
 }
 
 impl Future for Exchange {
     type Output = <Answer as Future>::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let request = self.request.take().expect("polled once");
-        let mut kept = Request::new(request.body().clone());
-        *kept.method_mut() = request.method().clone();
-        *kept.version_mut() = request.version();
-        *kept.uri_mut() = request.uri().clone();
-        self.packed = Some(Packed::of(request.headers()));
-        self.request = Some(kept);
+        let Form::Whole(request) = &self.form else {
+            unreachable!("polled once");
+        };
+        let saved = Form::Saved(SavedRequest::of(request));
+        let Form::Whole(request) = mem::replace(&mut self.form, saved) else {
+            unreachable!("it was whole");
+        };
         let attempt = self.attempt.insert(answer(request));
         let answer = Pin::new(attempt).poll(cx);
         self.attempt = None;

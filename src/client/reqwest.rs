@@ -6,6 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -24,7 +25,8 @@ use crate::event::Described;
 use crate::http::describe;
 use crate::http::direct::{host_of, name};
 use crate::http::errors::{chain, connect_verdict, maybe, unprocessed};
-use crate::http::{Drain, Http, Packed, Quota, Target, is_idempotent, quota_by, status_verdict};
+use crate::http::packed::Packed;
+use crate::http::{Drain, Http, Quota, Target, is_idempotent, quota_by, status_verdict};
 use crate::keyed::Key;
 use crate::pipeline::{Call, Held, Kept, Pipeline, Protocol};
 use crate::report::Report;
@@ -198,22 +200,24 @@ impl<E: 'static> Classify<Response, E> for Http {
 }
 
 impl Protocol<Request, Response> for Http {
+    type Saved = Saved;
     type Discard = Drain<Body>;
 
-    fn copy(&self, request: &Request) -> Option<Request> {
-        request.try_clone()
+    fn save(&self, request: &mut Request) -> Option<Saved> {
+        let headers = mem::take(request.headers_mut());
+        let rest = request.try_clone();
+        let saved = rest.map(|rest| Saved {
+            rest,
+            headers: Packed::of(&headers),
+        });
+        *request.headers_mut() = headers;
+        saved
     }
 
-    fn copy_to_keep(&self, request: &mut Request, packed: &mut Option<Packed>) -> Option<Request> {
-        Packed::copy_to_keep(request, packed, Request::headers_mut, Request::try_clone)
-    }
-
-    fn unpack(&self, copy: &mut Request, packed: &Packed) {
-        packed.unpack(copy.headers_mut());
-    }
-
-    fn is_replayable(&self, _: &Request) -> bool {
-        true
+    fn restore(&self, saved: Saved) -> Request {
+        let mut request = saved.rest;
+        saved.headers.unpack(request.headers_mut());
+        request
     }
 
     fn is_idempotent(&self, request: &Request) -> Option<bool> {
@@ -311,6 +315,19 @@ impl Protocol<Request, Response> for Http {
 
     fn attach(&self, response: &mut Response, report: Report) {
         response.extensions_mut().insert(report);
+    }
+}
+
+/// What is kept of a request for another attempt: a clone of all but its headers, which are packed.
+pub struct Saved {
+    rest: Request,
+    headers: Packed,
+}
+
+impl fmt::Debug for Saved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // There may be passwords in it.
+        f.debug_struct("Saved").finish_non_exhaustive()
     }
 }
 

@@ -12,7 +12,7 @@ use http_body::Body;
 
 use super::errors::no_less;
 use super::{
-    CallerAttempt, Drain, Idempotent, Packed, Quota, Target, attempts_seen, classify_error, direct,
+    CallerAttempt, Drain, Idempotent, Quota, SavedRequest, Target, attempts_seen, classify_error, direct,
     is_idempotent, provably_not_sent, quota_by, replay, server_hint, status_verdict, target,
 };
 use crate::attempt::Attempt;
@@ -379,47 +379,22 @@ impl<T, E: 'static> Classify<T, E> for HttpErrors {
 }
 
 impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
+    type Saved = SavedRequest<B>;
     type Discard = Drain<R>;
 
-    fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
+    fn save(&self, request: &mut Request<B>) -> Option<SavedRequest<B>> {
         if !replay::is_replayable(request.extensions()) {
             return None;
         }
-        Some(request.clone())
+        Some(SavedRequest::of(request))
     }
 
-    fn copy_to_keep(
-        &self,
-        request: &mut Request<B>,
-        packed: &mut Option<Packed>,
-    ) -> Option<Request<B>> {
-        if !replay::is_replayable(request.extensions()) {
-            return None;
-        }
-        // Made new rather than cloned, and before the long work: what was just written is dear to move.
-        let mut kept = Request::new(request.body().clone());
-        *kept.method_mut() = request.method().clone();
-        *kept.version_mut() = request.version();
-        if !request.extensions().is_empty() {
-            *kept.extensions_mut() = request.extensions().clone();
-        }
-        let next = Packed::of_request(request.uri(), request.headers());
-        if !next.has_uri() {
-            *kept.uri_mut() = request.uri().clone();
-        }
-        *packed = Some(next);
-        Some(kept)
+    fn restore(&self, saved: SavedRequest<B>) -> Request<B> {
+        saved.restore()
     }
 
-    fn unpack(&self, request: &mut Request<B>, packed: &Packed) {
-        if let Some(uri) = packed.uri() {
-            *request.uri_mut() = uri;
-        }
-        packed.unpack(request.headers_mut());
-    }
-
-    fn is_replayable(&self, request: &Request<B>) -> bool {
-        replay::is_replayable(request.extensions())
+    fn is_replayable(&self, saved: &SavedRequest<B>) -> bool {
+        replay::is_replayable(saved.extensions())
     }
 
     fn is_idempotent(&self, request: &Request<B>) -> Option<bool> {

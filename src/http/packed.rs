@@ -1,56 +1,18 @@
 //! Headers and URI in one piece, for another attempt that most calls don't make.
 
 use std::fmt;
-#[cfg(feature = "reqwest")]
-use std::mem;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri};
 
 /// Headers, and for most requests their URI, packed into one allocation; see
-/// [`Protocol::copy_to_keep`](crate::pipeline::Protocol::copy_to_keep).
-///
-/// To clone a map of headers takes two allocations, and one more for each value that was made of text;
-/// to clone a URI counts twice up and twice down across processors; all that for a request that is hardly ever sent again. Packed it is a few copies of bytes, and
-/// who pays for unpacking is a retry.
-///
-/// # Examples
-///
-/// ```
-/// use evenkeel::http::Packed;
-/// use http::{HeaderMap, HeaderValue, header};
-///
-/// let mut headers = HeaderMap::new();
-/// headers.insert(header::ACCEPT, HeaderValue::from_static("text/plain"));
-/// let packed = Packed::of(&headers);
-/// let mut again = HeaderMap::new();
-/// packed.unpack(&mut again);
-/// assert_eq!(again, headers);
-/// ```
-#[must_use = "what is packed is to be unpacked"]
-pub struct Packed(Box<[u8]>);
+/// [`SavedRequest`](super::SavedRequest).
+pub(crate) struct Packed(Box<[u8]>);
 
 impl Packed {
-    /// A copy of a request without its headers, which are packed. `copy` copies all else, or says that it
-    /// can't.
-    #[cfg(feature = "reqwest")]
-    pub(crate) fn copy_to_keep<Q>(
-        request: &mut Q,
-        packed: &mut Option<Self>,
-        headers: impl Fn(&mut Q) -> &mut HeaderMap,
-        copy: impl FnOnce(&Q) -> Option<Q>,
-    ) -> Option<Q> {
-        let moved = mem::take(headers(request));
-        let copy = copy(request);
-        if copy.is_some() {
-            *packed = Some(Self::of(&moved));
-        }
-        *headers(request) = moved;
-        copy
-    }
-
     /// Packs all of them, with what is said of each value being sensitive.
-    pub fn of(headers: &HeaderMap) -> Self {
+    #[cfg(any(feature = "reqwest", test))]
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         Self::parts(None, headers)
     }
 
@@ -69,25 +31,25 @@ impl Packed {
             None => (0, "", ""),
         };
         let front = size_of::<u64>() + authority.len() + path.len();
-        let mut bytes = Vec::with_capacity(front + headers.iter().map(size).sum::<usize>());
-        bytes.extend_from_slice(&lead_of_all.to_le_bytes());
-        bytes.extend_from_slice(authority.as_bytes());
-        bytes.extend_from_slice(path.as_bytes());
+        let size = front + headers.iter().map(size).sum::<usize>();
+        let mut bytes = Vec::with_capacity(size);
+        bytes.resize(size, 0);
+        let mut bytes = bytes.into_boxed_slice();
+        let mut rest = put(&mut bytes, &lead_of_all.to_le_bytes());
+        rest = put(rest, authority.as_bytes());
+        rest = put(rest, path.as_bytes());
         for (name, value) in headers {
             let name = name.as_str().as_bytes();
-            bytes.extend_from_slice(&lead(name, value).to_le_bytes());
-            bytes.extend_from_slice(name);
-            bytes.extend_from_slice(value.as_bytes());
+            rest = put(rest, &lead(name, value).to_le_bytes());
+            rest = put(rest, name);
+            rest = put(rest, value.as_bytes());
         }
-        Self(bytes.into_boxed_slice())
+        Self(bytes)
     }
 
-    /// Adds them to others, in the order in which they were.
-    ///
-    /// # Panics
-    ///
-    /// If there are then more than a [`HeaderMap`] takes: 32,768 names. What it was made of held no more.
-    pub fn unpack(&self, headers: &mut HeaderMap) {
+    /// Adds them to others, in the order in which they were. Panics if there are then more than a [`HeaderMap`]
+    /// takes: 32,768 names. What it was made of held no more.
+    pub(crate) fn unpack(&self, headers: &mut HeaderMap) {
         let (_, mut rest) = self.split();
         while let Some((lead, more)) = rest.split_first_chunk() {
             let (name, value, is_sensitive) = lengths(u64::from_le_bytes(*lead));
@@ -170,6 +132,31 @@ impl<'a> Address<'a> {
         let lengths = (self.path.len() as u64) << NAME | self.authority.len() as u64;
         lengths << 1 | self.is_https as u64
     }
+}
+
+/// Copies to the front, and gives what is behind it.
+///
+/// Most names and values are short: two windows that overlap take less time than a call for any length.
+#[allow(clippy::inline_always)] // the call is what is spared
+#[inline(always)]
+fn put<'a>(to: &'a mut [u8], from: &[u8]) -> &'a mut [u8] {
+    let (place, rest) = to.split_at_mut(from.len());
+    match from.len() {
+        4..8 => put_ends::<4>(place, from),
+        8..16 => put_ends::<8>(place, from),
+        16..=32 => put_ends::<16>(place, from),
+        _ => place.copy_from_slice(from),
+    }
+    rest
+}
+
+/// Both of the same length, from `N` to twice as much.
+#[allow(clippy::inline_always)]
+#[inline(always)]
+fn put_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
+    let last = from.len() - N;
+    to[..N].copy_from_slice(&from[..N]);
+    to[last..].copy_from_slice(&from[last..]);
 }
 
 /// What stands before each name and value: the length of each, and whether the value is sensitive.

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::endpoints::Endpoint;
 use crate::event::Described;
-use crate::http::{HttpErrors, Packed, Quota};
+use crate::http::{HttpErrors, Quota};
 use crate::keyed::Key;
 use crate::pipeline::Kept;
 use crate::report::Report;
@@ -20,8 +20,8 @@ use crate::verdict::{By, EveryError};
 ///
 /// [`Http`](crate::http::Http) implements it for HTTP requests and responses; for the crate's other
 /// classifiers a request is whatever is `Clone`. A classifier of one's own that is to be used
-/// through the tower door says how to copy a request and how to clear a response away; all else
-/// has a default.
+/// through the tower door says how to save and restore a request and how to clear a response away; all
+/// else has a default.
 ///
 /// # Examples
 ///
@@ -54,10 +54,15 @@ use crate::verdict::{By, EveryError};
 /// }
 ///
 /// impl Protocol<Query, u32> for Sql {
+///     type Saved = Query;
 ///     type Discard = Ready<()>;
 ///
-///     fn copy(&self, query: &Query) -> Option<Query> {
+///     fn save(&self, query: &mut Query) -> Option<Query> {
 ///         Some(query.clone())
+///     }
+///
+///     fn restore(&self, saved: Query) -> Query {
+///         saved
 ///     }
 ///
 ///     fn discard(&self, _: u32) -> Ready<()> {
@@ -84,36 +89,27 @@ use crate::verdict::{By, EveryError};
 /// # } main(); }
 /// ```
 pub trait Protocol<Q, S> {
+    /// What of a request is kept while it is sent: a copy, or less that another can be made of. Most
+    /// calls never need it, so to save should cost little; what restoring costs only retries pay.
+    type Saved;
     /// The clearing away of a rejected response.
     type Discard: Future<Output = ()>;
 
-    /// A copy of a request that is about to be sent, to be sent in its stead if it has to be sent again; `None` if it
-    /// can only be sent once. The first attempt sends the caller's own request, each further one the copy that was
-    /// made before the last. Asked by [`copy_to_keep`](Self::copy_to_keep) alone, unless that is another's.
-    fn copy(&self, request: &Q) -> Option<Q>;
+    /// What it takes to send a request once more that is about to be sent; `None` if it can only be sent
+    /// once. Asked before every attempt that another may follow. The first attempt sends the caller's own
+    /// request, and each further one what was restored of it. The request is the same afterwards: it is
+    /// mutable so that parts of it can be put aside meanwhile.
+    fn save(&self, request: &mut Q) -> Option<Self::Saved>;
+
+    /// Makes the request again, for the next attempt.
+    fn restore(&self, saved: Self::Saved) -> Q;
 
     /// Clears a rejected response away.
     fn discard(&self, response: S) -> Self::Discard;
 
-    /// The same, asked before every attempt that another may follow. What costs much to copy may be left in
-    /// `packed` instead: the copy is given it by
-    /// [`unpack`](Self::unpack) before the next attempt, and until then [`is_replayable`](Self::is_replayable)
-    /// alone is asked of it. Default: a copy, and nothing is packed.
-    fn copy_to_keep(&self, request: &mut Q, packed: &mut Option<Packed>) -> Option<Q> {
-        let _ = packed;
-        self.copy(request)
-    }
-
-    /// Gives a copy what [`copy_to_keep`](Self::copy_to_keep) left out. Default: that is nothing.
-    fn unpack(&self, copy: &mut Q, packed: &Packed) {
-        let _ = (copy, packed);
-    }
-
-    /// Whether this request, once sent, can be sent again. Default: it can.
-    ///
-    /// Where this says yes [`copy_to_keep`](Self::copy_to_keep) gives a copy.
-    fn is_replayable(&self, request: &Q) -> bool {
-        let _ = request;
+    /// Whether a request whose attempt has failed can still be sent again. Default: if it was saved it can.
+    fn is_replayable(&self, saved: &Self::Saved) -> bool {
+        let _ = saved;
         true
     }
 
@@ -189,8 +185,8 @@ pub trait Protocol<Q, S> {
     }
 
     /// Sends a request to the endpoint that was chosen for one attempt; see
-    /// [`endpoints`](crate::endpoints). Asked before [`prepare`](Self::prepare), of the copy that is
-    /// sent. Default: it goes where it goes.
+    /// [`endpoints`](crate::endpoints). Asked before [`prepare`](Self::prepare), after the request was
+    /// saved. Default: it goes where it goes.
     fn direct(&self, request: &mut Q, endpoint: &Endpoint) {
         let _ = (request, endpoint);
     }
@@ -210,10 +206,15 @@ pub trait Protocol<Q, S> {
 macro_rules! any_clone {
     ($($generic:ident)? => $classifier:ty) => {
         impl<$($generic,)? Q: Clone, S> Protocol<Q, S> for $classifier {
+            type Saved = Q;
             type Discard = Ready<()>;
 
-            fn copy(&self, request: &Q) -> Option<Q> {
+            fn save(&self, request: &mut Q) -> Option<Q> {
                 Some(request.clone())
+            }
+
+            fn restore(&self, saved: Q) -> Q {
+                saved
             }
 
             fn discard(&self, _: S) -> Ready<()> {
@@ -230,26 +231,23 @@ any_clone!(F => By<F>);
 macro_rules! forward {
     ($($generic:ident)? => $pointer:ty) => {
         impl<Q, S, C: Protocol<Q, S> $(, $generic)?> Protocol<Q, S> for $pointer {
+            type Saved = C::Saved;
             type Discard = C::Discard;
 
-            fn copy(&self, request: &Q) -> Option<Q> {
-                C::copy(self, request)
+            fn save(&self, request: &mut Q) -> Option<C::Saved> {
+                C::save(self, request)
+            }
+
+            fn restore(&self, saved: C::Saved) -> Q {
+                C::restore(self, saved)
             }
 
             fn discard(&self, response: S) -> Self::Discard {
                 C::discard(self, response)
             }
 
-            fn copy_to_keep(&self, request: &mut Q, packed: &mut Option<Packed>) -> Option<Q> {
-                C::copy_to_keep(self, request, packed)
-            }
-
-            fn unpack(&self, copy: &mut Q, packed: &Packed) {
-                C::unpack(self, copy, packed);
-            }
-
-            fn is_replayable(&self, request: &Q) -> bool {
-                C::is_replayable(self, request)
+            fn is_replayable(&self, saved: &C::Saved) -> bool {
+                C::is_replayable(self, saved)
             }
 
             fn is_idempotent(&self, request: &Q) -> Option<bool> {
