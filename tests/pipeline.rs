@@ -646,20 +646,30 @@ fn a_call_that_panicked_is_over_and_gives_back_what_it_held() {
     let bulkhead = Bulkhead::new(1);
     let straight = Pipeline::new().retry(Retry::constant(ms(0)));
     let gated = straight.clone().bulkhead(bulkhead.clone());
-    for (pipeline, is_gated) in [(gated, true), (straight, false)] {
-        let begun = AtomicU32::new(0);
+    let all = [(gated, true), (straight, false)];
+    for ((pipeline, is_gated), pending) in all.iter().flat_map(|it| [(it, 0), (it, 1)]) {
+        let (begun, polled) = (AtomicU32::new(0), AtomicU32::new(0));
         let mut call = Box::pin(pipeline.run(|_| {
             begun.fetch_add(1, Relaxed);
-            std::future::poll_fn(|_| -> Poll<Result<(), ()>> { panic!("a bug of the caller's") })
+            std::future::poll_fn(|_| -> Poll<Result<(), ()>> {
+                if polled.fetch_add(1, Relaxed) < pending {
+                    return Poll::Pending;
+                }
+                panic!("a bug of the caller's")
+            })
         }));
         let mut poll = || {
             let poll = std::panic::AssertUnwindSafe(|| call.as_mut().poll(&mut cx()));
             std::panic::catch_unwind(poll).is_err()
         };
+        for _ in 0..pending {
+            assert!(!poll());
+        }
         assert!(poll());
         assert!(poll());
         assert_eq!(begun.load(Relaxed), 1);
-        assert_eq!(bulkhead.try_acquire().is_none(), is_gated);
+        assert_eq!(polled.load(Relaxed), pending + 1);
+        assert_eq!(bulkhead.try_acquire().is_none(), *is_gated);
         drop(call);
         assert!(bulkhead.try_acquire().is_some());
     }
@@ -685,7 +695,7 @@ fn course(pipeline: &Pipeline, clock: &ManualClock, steps: &[(u8, u64)], polls: 
             delay => script.after(ms(delay)),
         }
     });
-    let mut told = Vec::new();
+    let (mut told, mut timers) = (Vec::new(), Vec::new());
     let mut ended = None;
     for _ in 0..3 {
         let mut call = Box::pin(pipeline.run(|attempt| {
@@ -708,9 +718,11 @@ fn course(pipeline: &Pipeline, clock: &ManualClock, steps: &[(u8, u64)], polls: 
             }
             clock.advance_to_next();
         }
+        // While the call itself is still there.
+        timers.push(clock.pending().len());
     }
     format!(
-        "{ended:?} {told:?} {:?} {:?}",
+        "{ended:?} {told:?} {timers:?} {:?} {:?}",
         script.begun(),
         budget.snapshot()
     )

@@ -30,7 +30,7 @@ use tracing::Span;
 use crate::attempt::Attempt;
 use crate::chaos::Fault;
 use crate::clock::{Sleep, Why};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, later};
 use crate::endpoints;
 use crate::error::{Cause, Error};
 use crate::keyed::Key;
@@ -59,19 +59,30 @@ pin_project! {
         // Dropped before the state: an attempt that is given up is gone before its permits are.
         #[pin]
         work: Work<O::Attempt, O::Discard>,
-        // None while it goes straight on: most calls never need it.
         #[pin]
-        progress: Option<Progress>,
+        progress: Progress,
     }
 }
 
 pin_project! {
-    /// What a call remembers and holds that did not go straight on.
+    /// What a call remembers and holds.
     #[project = ProgressProjection]
-    struct Progress {
-        state: State,
-        #[pin]
-        timer: Option<Sleep>,
+    enum Progress {
+        /// It began a moment ago. Most calls never need more.
+        None,
+        /// It went straight to its first attempt, which is pending.
+        Straight {
+            // When that was first seen.
+            sent: Instant,
+            #[pin]
+            timer: Option<Sleep>,
+        },
+        /// All there is to any other call.
+        Whole {
+            state: State,
+            #[pin]
+            timer: Option<Sleep>,
+        },
     }
 }
 
@@ -127,32 +138,39 @@ where
             operation,
             stage: Stage::Start,
             work: Work::None,
-            progress: None,
+            progress: Progress::None,
         }
     }
 
     #[inline]
     fn parts(self: Pin<&mut Self>) -> Parts<'_, O> {
         let mut this = self.project();
-        if this.progress.is_none() {
+        if !matches!(*this.progress, Progress::Whole { .. }) {
             let state = State::new(this.operation.earlier_attempts());
-            this.progress.set(Some(Progress { state, timer: None }));
+            this.progress.set(Progress::Whole { state, timer: None });
         }
-        let progress = this.progress.as_pin_mut().expect("made above").project();
+        let ProgressProjection::Whole { state, timer } = this.progress.project() else {
+            unreachable!("made above");
+        };
         Parts {
             policies: this.policies,
             operation: this.operation,
             work: this.work,
-            state: progress.state,
-            timer: progress.timer,
+            state,
+            timer,
         }
     }
 
-    /// The same of a call that went straight on till its first attempt.
+    /// The same of a call that went straight to its first attempt, which is over, or its time is.
+    #[cold]
     #[inline(never)]
     fn parts_of_first(self: Pin<&mut Self>) -> Parts<'_, O> {
+        let sent = match self.progress {
+            Progress::Straight { sent, .. } => Some(sent),
+            _ => None,
+        };
         let parts = self.parts();
-        parts.state.number = 1;
+        parts.state.first(sent);
         parts
     }
 }
@@ -217,14 +235,19 @@ where
         let at = mem::replace(this.stage, Stage::Done);
         let policies: &Policies = this.policies;
         let mut now = Moment(None);
-        let is_straight = matches!(at, Stage::Start)
-            && policies.way == Way::Straight
-            && this.operation.deadline().is_none()
-            && !span::may_be_wanted();
+        let is_straight = match at {
+            Stage::Start => {
+                policies.way == Way::Straight
+                    && this.operation.deadline().is_none()
+                    && !span::may_be_wanted()
+            }
+            Stage::Running => matches!(*this.progress, Progress::Straight { .. }),
+            _ => false,
+        };
         if !is_straight {
             return self.drive(at, &mut now, cx);
         }
-        match self.as_mut().go_straight(cx, &mut now) {
+        match self.as_mut().go_straight(at, cx, &mut now) {
             Ok(value) => Poll::Ready(Ok(value)),
             Err(Turn::Goes(at)) => self.drive(at, &mut now, cx),
             Err(Turn::Waits(at)) => {
@@ -248,29 +271,38 @@ where
     #[inline(always)]
     fn go_straight(
         mut self: Pin<&mut Self>,
+        at: Stage,
         cx: &mut Context<'_>,
         now: &mut Moment,
     ) -> Result<O::Value, Turn<O>> {
         let mut this = self.as_mut().project();
-        let policies: &Policies = this.policies;
-        let Poll::Ready(ready) = this.operation.poll_ready(cx) else {
-            return Err(self.await_readiness(cx, now));
-        };
-        // A moment of its own: the attempt's time runs from its first poll.
-        policies.deposit(policies.budget(), &mut Moment(None));
-        if let Err(error) = ready {
-            let outcome = Outcome::Returned(Err(error));
-            return Err(self.parts_of_first().end(outcome, now));
+        if let Stage::Start = at {
+            let policies: &Policies = this.policies;
+            let Poll::Ready(ready) = this.operation.poll_ready(cx) else {
+                return Err(self.await_readiness(cx, now));
+            };
+            // A moment of its own: the attempt's time runs from its first poll.
+            policies.deposit(policies.budget(), &mut Moment(None));
+            if let Err(error) = ready {
+                let outcome = Outcome::Returned(Err(error));
+                return Err(self.parts_of_first().end(outcome, now));
+            }
+            let attempt = Attempt::first(this.operation.earlier_attempts());
+            let last = policies.is_last(attempt.total());
+            let attempt = this.operation.begin(attempt, None, last);
+            this.work.set(Work::Attempt { attempt });
         }
-        let attempt = Attempt::first(this.operation.earlier_attempts());
-        let last = policies.is_last(attempt.total());
-        let attempt = this.operation.begin(attempt, None, last);
-        this.work.set(Work::Attempt { attempt });
         let Poll::Ready(result) = poll_attempt(this.work.as_mut(), None, cx) else {
-            self.as_mut().parts_of_first();
-            return Err(self.await_attempt(cx, now));
+            if self.as_mut().is_first_over(cx, now) {
+                now.forget();
+                return Err(self.parts_of_first().time_out(now));
+            }
+            return Err(Turn::Waits(Stage::Running));
         };
         this.work.set(Work::None);
+        if let ProgressProjection::Straight { timer, .. } = this.progress.project() {
+            clear(timer);
+        }
         let verdict = this.operation.classify(result.as_ref());
         match result {
             Ok(value) if verdict.is_success() => Ok(value),
@@ -279,6 +311,25 @@ where
                 Err(self.parts_of_first().judge(outcome, verdict, now))
             }
         }
+    }
+
+    /// Whether the time of a pending first attempt is over.
+    #[inline(never)]
+    fn is_first_over(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> bool {
+        let mut this = self.project();
+        let policies: &Policies = this.policies;
+        if let Progress::None = *this.progress {
+            let sent = now.read(policies);
+            this.progress.set(Progress::Straight { sent, timer: None });
+        }
+        let ProgressProjection::Straight { sent, timer } = this.progress.project() else {
+            unreachable!("made above");
+        };
+        let end = || {
+            let length = policies.timeout?;
+            Some((later(*sent, length), Why::AttemptTimeout))
+        };
+        is_over(timer, end, policies, cx)
     }
 
     /// All of them, from any one on.
@@ -338,11 +389,11 @@ where
                             break 'turn Turn::Goes(Stage::Injecting);
                         }
                     }
-                    self.as_mut().launch(endpoint, now);
+                    this.launch(endpoint, now);
                     at = Stage::Running;
                 }
                 match at {
-                    Stage::Running => match self.as_mut().run(cx, now) {
+                    Stage::Running => match this.run(cx, now) {
                         Ok(value) => return Poll::Ready(Ok(value)),
                         Err(turn) => turn,
                     },
@@ -362,58 +413,65 @@ where
             }
         }
     }
+}
 
+impl<O: Operation> Parts<'_, O> {
     /// The attempt that has begun is made.
     #[allow(clippy::inline_always)] // what the attempt is told is written only where it looks
     #[inline(always)]
-    fn launch(self: Pin<&mut Self>, endpoint: Option<endpoints::Id>, now: &mut Moment) {
-        let mut this = self.parts();
-        let (state, policies) = (this.state, this.policies);
+    fn launch(&mut self, endpoint: Option<endpoints::Id>, now: &mut Moment) {
         if span::may_be_wanted() {
-            state.open_span(this.operation);
+            self.state.open_span(self.operation);
         }
-        let attempt = state.attempt(endpoint, policies, now);
-        let attempt = begin(state, this.operation, attempt, policies);
-        this.work.set(Work::Attempt { attempt });
+        let attempt = self.state.attempt(endpoint, self.policies, now);
+        let attempt = begin(self.state, self.operation, attempt, self.policies);
+        self.work.set(Work::Attempt { attempt });
     }
 
     /// Polls the attempt.
     #[allow(clippy::inline_always)] // or what comes of it goes through memory
     #[inline(always)]
-    fn run(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        now: &mut Moment,
-    ) -> Result<O::Value, Turn<O>> {
-        let mut this = self.as_mut().parts();
-        let span = this.state.span.as_deref();
-        let mut polled = poll_attempt(this.work.as_mut(), span, cx);
+    fn run(mut self, cx: &mut Context<'_>, now: &mut Moment) -> Result<O::Value, Turn<O>> {
+        let span = self.state.span.as_deref();
+        let mut polled = poll_attempt(self.work.as_mut(), span, cx);
         // What came is looked at where it lies: it may be large.
         let Poll::Ready(result) = &mut polled else {
             return Err(self.await_attempt(cx, now));
         };
-        this.work.set(Work::None);
-        clear(this.timer.as_mut());
-        let (state, policies) = (&mut *this.state, this.policies);
+        self.work.set(Work::None);
+        clear(self.timer.as_mut());
+        let (state, policies) = (&mut *self.state, self.policies);
         if result.is_err() || state.is_measured(policies) {
             now.forget();
         }
         // An answer can be lost, a failure of its own can't.
         if result.is_ok() && state.loses_answer() {
-            let outcome = state.imitate(Fault::Lost, this.operation);
-            return Err(this.end(outcome, now));
+            let outcome = state.imitate(Fault::Lost, self.operation);
+            return Err(self.end(outcome, now));
         }
-        let verdict = this.operation.classify(result.as_ref());
+        let verdict = self.operation.classify(result.as_ref());
         if let (Ok(value), true) = (result, verdict.is_success()) {
-            let operation = &*this.operation;
+            let operation = &*self.operation;
             state.succeeds(Some(&*value), operation, policies, now);
             state.hand_over(value, operation, policies, now);
         }
         match polled {
             Poll::Ready(Ok(value)) if verdict.is_success() => Ok(value),
-            Poll::Ready(result) => Err(this.judge(Outcome::Returned(result), verdict, now)),
+            Poll::Ready(result) => Err(self.judge(Outcome::Returned(result), verdict, now)),
             Poll::Pending => unreachable!("it was looked at"),
         }
+    }
+
+    /// The attempt isn't over: perhaps its time is.
+    #[allow(clippy::inline_always)] // or what comes of it goes through memory
+    #[inline(always)]
+    fn await_attempt(mut self, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
+        let (state, policies) = (&mut *self.state, self.policies);
+        if is_time_over(state, self.timer.as_mut(), policies, cx, now) {
+            now.forget();
+            return self.time_out(now);
+        }
+        Turn::Waits(Stage::Running)
     }
 }
 
@@ -525,26 +583,6 @@ where
                 this.time_out(now)
             }
         }
-    }
-
-    /// The attempt isn't over: perhaps its time is.
-    #[allow(clippy::inline_always)] // or what comes of it goes through memory
-    #[inline(always)]
-    fn await_attempt(mut self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
-        if self.as_mut().is_time_over(cx, now) {
-            now.forget();
-            return self.parts().time_out(now);
-        }
-        Turn::Waits(Stage::Running)
-    }
-
-    /// Whether the time of the attempt is over.
-    #[inline(never)]
-    fn is_time_over(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> bool {
-        let mut this = self.parts();
-        let policies = this.policies;
-        let end = || this.state.attempt_ends(policies, now);
-        is_over(this.timer.as_mut(), end, policies, cx)
     }
 
     /// A rejected value is being cleared away.
@@ -739,6 +777,19 @@ fn is_over(
     timer.is_none_or(|timer| timer.poll(cx).is_ready())
 }
 
+/// Whether the time of the running attempt is over.
+#[inline(never)]
+fn is_time_over(
+    state: &mut State,
+    timer: Pin<&mut Option<Sleep>>,
+    policies: &Policies,
+    cx: &mut Context<'_>,
+    now: &mut Moment,
+) -> bool {
+    let end = || state.attempt_ends(policies, now);
+    is_over(timer, end, policies, cx)
+}
+
 /// Most attempts are over before they needed a timer.
 #[inline]
 fn clear(mut timer: Pin<&mut Option<Sleep>>) {
@@ -758,8 +809,11 @@ const fn why(reason: WaitReason) -> Why {
 
 impl<P, O: Operation> fmt::Debug for Call<P, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let progress = self.progress.as_ref();
-        let attempts = progress.map_or(0, |progress| progress.state.number);
+        let attempts = match &self.progress {
+            Progress::None => 0,
+            Progress::Straight { .. } => 1,
+            Progress::Whole { state, .. } => state.number,
+        };
         f.debug_struct("Call")
             .field("attempts", &attempts)
             .finish_non_exhaustive()

@@ -203,6 +203,12 @@ impl State {
         }
     }
 
+    /// The first attempt is under way, which was seen to be pending at that moment, if it was.
+    pub(super) const fn first(&mut self, sent: Option<Instant>) {
+        self.number = 1;
+        (self.began, self.sent) = (sent, sent);
+    }
+
     /// Begins the call.
     #[inline]
     pub(super) fn start(
