@@ -285,7 +285,6 @@ where
         }
     }
 
-
     fn request(&self) -> Option<&Q> {
         match &self.request {
             Form::Whole(request) => request.as_ref(),
@@ -293,7 +292,6 @@ where
         }
     }
 }
-
 
 impl<S, Q, C> Operation for Exchange<S, Q, C>
 where

@@ -9,16 +9,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel::clock::{BoxSleep, Runtime, Why};
-use evenkeel::http::Idempotent;
+use evenkeel::http::{Idempotent, Replay};
 use evenkeel::pipeline::Protocol;
 use evenkeel::report::Stop;
 use evenkeel::testing::{ManualClock, Reply, ScriptedService, block_on};
+use evenkeel::tower::ReplayLayer;
 use evenkeel::verdict::{Classify, EveryError, Hint, Kind, Verdict};
 use evenkeel::{
     Breaker, Bulkhead, Cause, Chaos, Clock, Deadline, Key, Keyed, Pipeline, Priority, RateLimit,
     Report, Retry, Rng, Throttle, Window,
 };
 use http::{Method, Request};
+use http_body_util::BodyExt as _;
 use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -276,6 +278,53 @@ fn a_readiness_error_comes_back_whole() {
     let clock = ManualClock::new();
     let error = block_on(&clock, Pipeline::new().layer(Closed).oneshot(())).unwrap_err();
     assert_eq!(error.into_cause(), Cause::Operation("closed"));
+}
+
+#[test]
+fn a_request_that_can_be_sent_once_and_was_not_sent_is_still_there() {
+    /// Fails to become ready once, and then answers with what it was sent.
+    #[derive(Clone)]
+    struct Late(Arc<AtomicU32>);
+
+    impl Service<Request<Replay<String>>> for Late {
+        type Response = http::Response<String>;
+        type Error = std::io::Error;
+        type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::ConnectionRefused.into()));
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Replay<String>>) -> Self::Future {
+            Box::pin(async move {
+                let body = request.into_body().collect().await.expect("it is there");
+                Ok(http::Response::new(
+                    String::from_utf8(body.to_bytes().to_vec()).expect("text"),
+                ))
+            })
+        }
+    }
+
+    let clock = ManualClock::new();
+    let asked = Arc::new(AtomicU32::new(0));
+    let bulkhead = Bulkhead::new(1).queue(1);
+    let pipeline = http(&clock).retry(Retry::constant(ms(0)));
+    let mut service = ServiceBuilder::new()
+        .layer(ReplayLayer::new().limit(0))
+        .layer(pipeline.bulkhead(bulkhead.clone()))
+        .service(Late(Arc::clone(&asked)));
+    // It waits in line, and so is asked for readiness by the call.
+    let permit = bulkhead.try_acquire().expect("it is free");
+    let mut call = Box::pin(service.call(request(Method::POST)));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(call.as_mut().poll(&mut cx).is_pending());
+    drop(permit);
+    let response = block_on(&clock, call).expect("sent in the end");
+    assert_eq!(response.body(), "body");
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
 }
 
 #[test]

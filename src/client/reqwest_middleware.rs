@@ -27,6 +27,7 @@ impl<C> Middleware for Pipeline<C>
 where
     C: Classify<Response, Error> + Protocol<Request, Response>,
     C: Send + Sync + 'static,
+    C::Saved: Send,
     C::Discard: Send,
 {
     async fn handle(

@@ -12,8 +12,9 @@ use http_body::Body;
 
 use super::errors::no_less;
 use super::{
-    CallerAttempt, Drain, Idempotent, Quota, SavedRequest, Target, attempts_seen, classify_error, direct,
-    is_idempotent, provably_not_sent, quota_by, replay, server_hint, status_verdict, target,
+    CallerAttempt, Drain, Idempotent, Quota, SavedRequest, Target, attempts_seen, classify_error,
+    direct, is_idempotent, provably_not_sent, quota_by, replay, server_hint, status_verdict,
+    target,
 };
 use crate::attempt::Attempt;
 use crate::chaos::{Fault, Imitation};
@@ -243,8 +244,18 @@ impl Http {
     }
 
     /// What a response means.
+    #[inline]
     pub fn response(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
-        let verdict = self.by_default(status, headers);
+        let verdict = status_verdict(status);
+        if self.settings.is_none() && verdict.is_success() {
+            return verdict;
+        }
+        self.second_look(verdict, status, headers)
+    }
+
+    /// What headers and settings make of what a status means.
+    fn second_look(&self, verdict: Verdict, status: StatusCode, headers: &HeaderMap) -> Verdict {
+        let verdict = self.by_default(verdict, status, headers);
         match self.settings.as_ref().and_then(|it| it.adjust.as_ref()) {
             Some(adjust) => adjust(status, headers, verdict),
             None => verdict,
@@ -270,8 +281,7 @@ impl Http {
         }
     }
 
-    fn by_default(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
-        let mut verdict = status_verdict(status);
+    fn by_default(&self, mut verdict: Verdict, status: StatusCode, headers: &HeaderMap) -> Verdict {
         let mut is_treated = false;
         if let Some(settings) = &self.settings {
             let treated = settings.statuses.iter().find(|(known, _)| *known == status);
@@ -335,6 +345,7 @@ impl Http {
 }
 
 impl<B, E: 'static> Classify<Response<B>, E> for Http {
+    #[inline]
     fn classify(&self, outcome: Result<&Response<B>, &E>) -> Verdict {
         match outcome {
             Ok(response) => self.response(response.status(), response.headers()),
@@ -382,6 +393,7 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
     type Saved = SavedRequest<B>;
     type Discard = Drain<R>;
 
+    #[inline]
     fn save(&self, request: &mut Request<B>) -> Option<SavedRequest<B>> {
         if !replay::is_replayable(request.extensions()) {
             return None;

@@ -32,6 +32,8 @@ impl Packed {
         };
         let front = size_of::<u64>() + authority.len() + path.len();
         let size = front + headers.iter().map(size).sum::<usize>();
+        // Two steps: glibc's calloc passes by the cache that its malloc has.
+        #[allow(clippy::slow_vector_initialization)]
         let mut bytes = Vec::with_capacity(size);
         bytes.resize(size, 0);
         let mut bytes = bytes.into_boxed_slice();
@@ -199,7 +201,7 @@ mod tests {
         #[test]
         fn what_is_unpacked_is_what_was_packed(
             fields in prop::collection::vec(
-                ("[a-z-]{1,9}|accept|cookie", "[\t -~\u{80}-\u{ff}]{0,30}", any::<bool>()), 0..20,
+                ("[a-z-]{1,40}|accept|cookie", "[\t -~\u{80}-\u{ff}]{0,40}", any::<bool>()), 0..20,
             ),
             removed in prop::collection::vec("[a-z-]|accept", 0..3),
         ) {

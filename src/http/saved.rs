@@ -41,19 +41,22 @@ impl<B: Clone> SavedRequest<B> {
     /// Saves all of it.
     #[inline]
     pub fn of(request: &Request<B>) -> Self {
+        // Before the long work: what was just written is dear to move.
+        let body = request.body().clone();
+        let method = request.method().clone();
+        let mut extensions = Extensions::new();
+        if !request.extensions().is_empty() {
+            extensions = request.extensions().clone();
+        }
         let packed = Packed::of_request(request.uri(), request.headers());
-        let extensions = request.extensions();
+        let uri = (!packed.has_uri()).then(|| Box::new(request.uri().clone()));
         Self {
-            body: request.body().clone(),
-            extensions: if extensions.is_empty() {
-                Extensions::new()
-            } else {
-                extensions.clone()
-            },
-            uri: (!packed.has_uri()).then(|| Box::new(request.uri().clone())),
-            method: request.method().clone(),
-            version: request.version(),
+            body,
             packed,
+            extensions,
+            uri,
+            method,
+            version: request.version(),
         }
     }
 }
@@ -62,9 +65,10 @@ impl<B> SavedRequest<B> {
     /// The request as it was.
     #[must_use]
     pub fn restore(self) -> Request<B> {
-        let uri = self.uri.map(|uri| *uri).or_else(|| self.packed.uri());
         let mut request = Request::new(self.body);
-        *request.uri_mut() = uri.expect("it is packed, or here");
+        if let Some(uri) = self.packed.uri().or_else(|| self.uri.map(|uri| *uri)) {
+            *request.uri_mut() = uri;
+        }
         *request.method_mut() = self.method;
         *request.version_mut() = self.version;
         *request.extensions_mut() = self.extensions;
@@ -81,5 +85,53 @@ impl<B> fmt::Debug for SavedRequest<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // There may be passwords in it.
         f.debug_struct("SavedRequest").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Extra(u32);
+
+    proptest! {
+        #[test]
+        fn what_is_restored_is_what_was_saved(
+            method in "[A-Z]{1,20}",
+            uri in "https?://[a-z]{1,9}(:[1-9][0-9]{0,3})?/[a-z?=]{0,20}|ftp://a/b|/path|a:80|[*]",
+            fields in prop::collection::vec(("[a-z-]{1,9}", "[ -~]{0,40}"), 0..9),
+            version in prop::sample::select(vec![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2]),
+            extra in prop::option::of(any::<u32>()),
+            body in ".{0,40}",
+        ) {
+            let mut request = Request::new(body);
+            *request.method_mut() = method.parse().expect("a token");
+            *request.uri_mut() = uri.parse().expect("valid");
+            *request.version_mut() = version;
+            for (name, value) in fields {
+                let name: http::HeaderName = name.parse().expect("valid");
+                request.headers_mut().append(name, value.parse().expect("valid"));
+            }
+            if let Some(extra) = extra {
+                request.extensions_mut().insert(Extra(extra));
+            }
+            let again = SavedRequest::of(&request).restore();
+            prop_assert_eq!(again.method(), request.method());
+            prop_assert_eq!(again.uri(), request.uri());
+            prop_assert_eq!(again.version(), request.version());
+            prop_assert!(again.headers().iter().eq(request.headers()));
+            prop_assert_eq!(again.extensions().get::<Extra>(), request.extensions().get());
+            prop_assert_eq!(again.body(), request.body());
+        }
+    }
+
+    #[test]
+    fn it_shows_nothing() {
+        let request = Request::get("http://me:secret@a/").header("cookie", "secret");
+        let saved = SavedRequest::of(&request.body("secret").expect("valid"));
+        assert_eq!(format!("{saved:?}"), "SavedRequest { .. }");
     }
 }

@@ -40,10 +40,16 @@ use crate::verdict::{Kind, Label, Processed, Verdict};
 ///
 /// assert!(!status_verdict(StatusCode::NOT_FOUND).is_retryable());
 /// ```
+#[inline]
 pub fn status_verdict(status: StatusCode) -> Verdict {
-    let code = status.as_u16();
+    match status.as_u16() {
+        code @ 100..400 => Verdict::success().label(Label::Status(code)),
+        code => failure(code),
+    }
+}
+
+fn failure(code: u16) -> Verdict {
     let (kind, processed) = match code {
-        100..=399 => (Kind::Success, Processed::Yes),
         421 | 425 | 521 | 523 => (Kind::Transient, Processed::No),
         429 => (Kind::RateLimited, Processed::Maybe),
         // 522 means no answer to the SYN, or none to the request: the code is the same.
