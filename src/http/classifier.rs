@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 
 use super::errors::no_less;
@@ -410,13 +410,13 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
     }
 
     fn is_idempotent(&self, request: &Request<B>) -> Option<bool> {
-        let marker = request.extensions().get::<Idempotent>();
+        let marker = said::<Idempotent>(request.extensions());
         let by_method = || is_idempotent(request.method(), request.headers());
         Some(marker.map_or_else(by_method, |marker| marker.0))
     }
 
     fn deadline(&self, request: &Request<B>) -> Option<Deadline> {
-        request.extensions().get().copied()
+        said(request.extensions()).copied()
     }
 
     fn key(&self, request: &Request<B>) -> Option<Key> {
@@ -427,7 +427,7 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
     }
 
     fn priority(&self, request: &Request<B>) -> Priority {
-        let priority = request.extensions().get::<Priority>();
+        let priority = said::<Priority>(request.extensions());
         priority.copied().unwrap_or_default()
     }
 
@@ -436,7 +436,7 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
     }
 
     fn earlier_attempts(&self, request: &Request<B>) -> u32 {
-        let caller = request.extensions().get::<CallerAttempt>();
+        let caller = said::<CallerAttempt>(request.extensions());
         caller.map_or(0, |caller| caller.0.saturating_sub(1))
     }
 
@@ -458,6 +458,7 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
         Some(response.status().as_u16())
     }
 
+    #[inline]
     fn prepare(&self, request: &mut Request<B>, attempt: &Attempt) {
         self.tell(request.headers_mut(), attempt);
     }
@@ -515,6 +516,15 @@ pub(crate) fn describe<'a>(
         Some(port) => described.port(port),
         None => described,
     }
+}
+
+/// What a request says by its extensions. Most have none, and it is asked for several things.
+#[inline]
+fn said<T: Clone + Send + Sync + 'static>(extensions: &Extensions) -> Option<&T> {
+    if extensions.is_empty() {
+        return None;
+    }
+    extensions.get()
 }
 
 fn milliseconds(left: Duration) -> HeaderValue {

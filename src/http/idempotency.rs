@@ -49,13 +49,14 @@ pub struct Idempotent(pub bool);
 /// headers.insert("idempotency-key", HeaderValue::from_static("8e03978e"));
 /// assert!(is_idempotent(&Method::POST, &headers));
 /// ```
+#[inline]
 #[must_use]
 pub fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
-    matches!(
-        method.as_str(),
-        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE" | "QUERY"
-    ) || KEYS
-        .iter()
+    method.is_idempotent() || method.as_str() == "QUERY" || has_key(headers)
+}
+
+fn has_key(headers: &HeaderMap) -> bool {
+    KEYS.iter()
         .flat_map(|name| headers.get_all(name))
         .any(|key| !matches!(key.as_bytes().trim_ascii(), b"" | b"\"\"")) // it's a quoted string
 }

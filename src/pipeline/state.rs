@@ -1106,7 +1106,11 @@ impl State {
         }
         // What was made up came from nowhere.
         let injected = self.injected.as_ref().is_some_and(|it| it.fault.is_some());
-        let answering = value.filter(|_| !injected);
+        // Whose success it is matters to few.
+        let matters = !verdict.is_success()
+            || self.endpoint.is_some()
+            || self.passes.as_ref().is_some_and(Passes::learns_quota);
+        let answering = value.filter(|_| matters && !injected);
         let answered_by = answering.and_then(|value| operation.answered_by(value));
         // An attempt that was never pending took no time worth knowing.
         let latency = self.latency(policies, || now.read(policies));
