@@ -37,13 +37,13 @@ impl History {
 }
 
 impl Attempt {
-    /// The first of a call without a deadline, at no endpoint.
+    /// The first of a call, at no endpoint.
     #[inline]
-    pub(crate) const fn first(earlier: u32) -> Self {
+    pub(crate) const fn first(earlier: u32, deadline: Option<(Instant, Instant)>) -> Self {
         Self {
             number: 1,
             total: earlier.saturating_add(1),
-            deadline: None,
+            deadline,
             history: History::NONE,
             endpoint: None,
         }

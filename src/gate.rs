@@ -24,8 +24,9 @@ pub(crate) trait Gate: Clone {
     /// by the caller while it is told to wait, and taken by the gate when it may go.
     fn ask(&self, place: &mut Option<u64>, ask: &mut Ask<'_>) -> Answer<Self::Ticket>;
 
-    /// The same at once, without anything to wait by, tell or measure, for a gate that lets nearly all
-    /// go. `None` says nothing: it is to be asked.
+    /// The same of somebody's call at once, without anything to wait by, tell or measure, for a gate that
+    /// lets nearly all go. Only a breaker is asked so of another attempt than the first. `None` says nothing:
+    /// it is to be asked.
     #[inline]
     fn ask_plainly(&self) -> Option<Self::Ticket> {
         None
@@ -248,11 +249,23 @@ impl<G: Gate> Pass<G> {
         self.ticket.as_ref().and_then(G::would_refuse)
     }
 
-    /// The attempt that held the ticket ended.
+    /// The attempt that held the ticket ended. Says whether it was only counted, or there is no ticket.
+    #[inline]
+    pub(crate) fn settle_plainly(&mut self, outcome: &mut Outcome<'_>) -> bool {
+        let Some(ticket) = &mut self.ticket else {
+            return true;
+        };
+        let is_plain = self.gate.settle_plainly(ticket, outcome);
+        if is_plain {
+            self.ticket = None;
+        }
+        is_plain
+    }
+
+    /// The same, whatever it takes.
     #[inline]
     pub(crate) fn settle(&mut self, outcome: &mut Outcome<'_>) -> Option<Change> {
-        if self.gate.settle_plainly(self.ticket.as_mut()?, outcome) {
-            self.ticket = None;
+        if self.settle_plainly(outcome) {
             return None;
         }
         let ticket = self.ticket.take()?;

@@ -619,12 +619,16 @@ where
 mod tests {
     use std::future::{Ready, ready};
     use std::task::Waker;
+    use std::time::Instant;
 
     use super::*;
+    use crate::breaker::Breaker;
     use crate::budget::{Budget, Ratio};
+    use crate::error::Reason;
     use crate::event::{Event, Observer};
     use crate::retry::Retry;
     use crate::verdict::EveryError;
+    use crate::window::Window;
 
     /// Ready when asked for the so-manieth time, or broken.
     #[derive(Clone)]
@@ -663,9 +667,13 @@ mod tests {
     }
 
     /// What comes of a call, after how many polls, and what it left in the budget.
-    fn outcome(watched: bool, asks: u32, broken: bool) -> String {
+    fn outcome(watched: bool, gated: bool, asks: u32, broken: bool) -> String {
         let budget = Budget::new(Ratio::percent(100)).capacity(5);
         let mut pipeline = Pipeline::new().retry(Retry::default().max_attempts(1).budget(budget));
+        let (window, breaker) = (Window::new(), Breaker::new());
+        if gated {
+            pipeline = pipeline.window(window.clone()).breaker(breaker.clone());
+        }
         if watched {
             pipeline = pipeline.observer(All);
         }
@@ -679,18 +687,48 @@ mod tests {
                 break result.map_err(|it| (it.attempts(), it.operation().copied()));
             }
         };
-        let budget = pipeline.budget().map(|it| it.snapshot());
-        format!("{result:?} after {polls}, {budget:?}")
+        let budget = pipeline.source.hold().budget().map(Budget::snapshot);
+        let (window, breaker) = (window.snapshot(), breaker.snapshot(Instant::now()));
+        format!("{result:?} after {polls}, {budget:?} {window:?} {breaker:?}")
     }
 
     #[test]
     fn a_service_that_is_not_ready_yet_or_never_makes_no_difference_to_who_goes_straight() {
         for asks in 1..4 {
-            for broken in [false, true] {
-                let straight = outcome(false, asks, broken);
-                assert_eq!(straight, outcome(true, asks, broken), "{asks} {broken}");
+            for (broken, gated) in [(false, false), (false, true), (true, false), (true, true)] {
+                let straight = outcome(false, gated, asks, broken);
+                let watched = outcome(true, gated, asks, broken);
+                assert_eq!(straight, watched, "{asks} {broken} {gated}");
                 assert!(straight.contains(&format!("after {asks},")), "{straight}");
             }
+        }
+    }
+
+    #[test]
+    fn a_first_attempt_that_waited_for_readiness_asks_the_breaker_afterwards() {
+        for opens in [false, true] {
+            let breaker = Breaker::new();
+            let pipeline = Pipeline::new()
+                .window(Window::new())
+                .breaker(breaker.clone());
+            let late = Late {
+                asks: 2,
+                broken: false,
+            };
+            let exchange = Exchange::new(late, 7, EveryError);
+            let mut call = Box::pin(Call::new(pipeline.source.hold(), exchange));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(call.as_mut().poll(&mut cx).is_pending());
+            if opens {
+                breaker.force_open(Instant::now());
+            }
+            let Poll::Ready(result) = call.as_mut().poll(&mut cx) else {
+                panic!("it is ready");
+            };
+            let refused = result.as_ref().is_err_and(|error| {
+                matches!(error.cause(), Cause::Rejected(it) if it.reason == Reason::BreakerOpen)
+            });
+            assert_eq!((refused, result.is_ok()), (opens, !opens));
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
+use evenkeel::backoff::Backoff;
 use evenkeel::budget::Ratio;
 use evenkeel::clock::{BoxSleep, Clock, Runtime, Why};
 use evenkeel::error::{Cause, Limit};
@@ -14,7 +15,9 @@ use evenkeel::event::{End, Observer};
 use evenkeel::report::{Stop, WaitReason};
 use evenkeel::testing::{ManualClock, Script, block_on};
 use evenkeel::verdict::{Hint, Kind, Label, Processed, Verdict, by};
-use evenkeel::{Breaker, Budget, Bulkhead, Error, Event, Key, Keyed, Pipeline, Retry, Rng, Window};
+use evenkeel::{
+    Breaker, Budget, Bulkhead, Deadline, Error, Event, Key, Keyed, Pipeline, Retry, Rng, Window,
+};
 use proptest::prelude::*;
 
 fn ms(count: u64) -> Duration {
@@ -676,7 +679,13 @@ fn a_call_that_panicked_is_over_and_gives_back_what_it_held() {
 }
 
 /// What became of a call that was dropped after so many polls, if it wasn't over before.
-fn course(pipeline: &Pipeline, clock: &ManualClock, steps: &[(u8, u64)], polls: usize) -> String {
+fn course(
+    pipeline: &Pipeline,
+    clock: &ManualClock,
+    steps: &[(u8, u64)],
+    polls: usize,
+    until: Option<u64>,
+) -> String {
     let budget = Budget::new(Ratio::percent(60)).capacity(3);
     let retry = Retry::constant(ms(5)).max_attempts(4);
     let pipeline = pipeline
@@ -697,12 +706,16 @@ fn course(pipeline: &Pipeline, clock: &ManualClock, steps: &[(u8, u64)], polls: 
     });
     let (mut told, mut timers) = (Vec::new(), Vec::new());
     let mut ended = None;
-    for _ in 0..3 {
-        let mut call = Box::pin(pipeline.run(|attempt| {
+    for _ in 0..steps.len() / 4 {
+        let call = pipeline.run(|attempt| {
             let (began, left) = (attempt.elapsed(), attempt.time_left());
             told.push((attempt.number(), attempt.total(), began, left));
             script.play(attempt)
-        }));
+        });
+        let mut call = Box::pin(match until {
+            Some(length) => call.until(Deadline::after(clock.now(), ms(length))),
+            None => call,
+        });
         for _ in 0..polls {
             if let Poll::Ready(result) = call.as_mut().poll(&mut cx()) {
                 ended = Some(result.map_err(|error| {
@@ -739,7 +752,7 @@ proptest! {
         polls in 1_usize..12,
     ) {
         let pipeline = timeout.map_or_else(Pipeline::new, |it| Pipeline::new().timeout(ms(it)));
-        let of = |pipeline: &Pipeline| course(pipeline, &ManualClock::new(), &steps, polls);
+        let of = |pipeline: &Pipeline| course(pipeline, &ManualClock::new(), &steps, polls, None);
         let all = All(Arc::default());
         let watched = pipeline.clone().observer(all.clone());
         let reloaded = Pipeline::new().deadline(ms(9)).reloadable();
@@ -749,6 +762,105 @@ proptest! {
         prop_assert!(expected.starts_with("None") || !all.0.lock().unwrap().is_empty());
         prop_assert_eq!(&of(&pipeline), &expected);
         prop_assert_eq!(&of(&reloaded), &expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// The same where a deadline, a window and a breaker are in front of it, which most of the time let it go
+    /// at once.
+    #[test]
+    fn who_is_told_makes_no_difference_to_gates(
+        steps in proptest::collection::vec((0_u8..9, 0_u64..40), 24..25),
+        timeout in proptest::option::of(10_u64..60),
+        deadline in proptest::option::of(10_u64..90),
+        until in proptest::option::of(0_u64..90),
+        has_window in any::<bool>(),
+        failures in proptest::option::of(1_u32..4),
+        polls in 1_usize..12,
+    ) {
+        let of = |observer: Option<All>| {
+            let clock = ManualClock::new();
+            let (window, mut breaker) = (Window::new(), Breaker::new());
+            let mut pipeline = timeout.map_or_else(Pipeline::new, |it| Pipeline::new().timeout(ms(it)));
+            if let Some(length) = deadline {
+                pipeline = pipeline.deadline(ms(length));
+            }
+            if has_window {
+                pipeline = pipeline.window(window.clone());
+            }
+            if let Some(failures) = failures {
+                breaker = breaker.consecutive_failures(failures).cooldown(Backoff::constant(ms(30)));
+                pipeline = pipeline.breaker(breaker.clone());
+            }
+            if let Some(observer) = observer {
+                pipeline = pipeline.observer(observer);
+            }
+            // Ends are compared as well as the way there.
+            let course = course(&pipeline, &clock, &steps, polls, until);
+            let (window, breaker) = (window.snapshot(), breaker.snapshot(clock.now()));
+            format!("{course} {window:?} {breaker:?} {:?}", clock.elapsed())
+        };
+        let expected = of(Some(All(Arc::default())));
+        prop_assert_eq!(of(None), expected);
+    }
+}
+
+#[test]
+fn what_is_told_of_a_first_attempt_is_told_on_either_way() {
+    // There are more keys than the registry holds.
+    for is_watched in [false, true] {
+        let (clock, heard) = (ManualClock::new(), Arc::new(Mutex::new(Vec::new())));
+        let told = Arc::clone(&heard);
+        let hear = move |event: &Event| {
+            if let Event::Changed { attempt, .. } = event {
+                told.lock().unwrap().push(*attempt);
+            }
+        };
+        let mut pipeline = Pipeline::new()
+            .window(Keyed::new(Window::new()).capacity(1))
+            .deadline(ms(1000))
+            .clock(clock.clock())
+            .observer(hear);
+        if is_watched {
+            pipeline = pipeline.observer(All(Arc::default()));
+        }
+        for key in ["a", "b", "c"] {
+            let call = pipeline.run(|_| async { Ok::<_, ()>(()) });
+            assert_eq!(block_on(&clock, call.keyed(Key::of(key))), Ok(()));
+        }
+        assert_eq!(*heard.lock().unwrap(), [1]);
+    }
+}
+
+#[test]
+fn a_success_on_the_plain_way_is_counted_by_window_and_breaker_with_its_time() {
+    let clock = ManualClock::new();
+    for is_watched in [false, true] {
+        let (window, breaker) = (
+            Window::new(),
+            Breaker::new().window_of_calls(9).min_calls(9),
+        );
+        let mut pipeline = Pipeline::new()
+            .window(window.clone())
+            .breaker(breaker.clone())
+            .clock(clock.clock());
+        if is_watched {
+            pipeline = pipeline.observer(All(Arc::default()));
+        }
+        for _ in 0..3 {
+            let call = pipeline.run(|_| {
+                let sleep = clock.clock().sleep_until(clock.now() + ms(20), Why::Other);
+                async move {
+                    sleep.await;
+                    Ok::<_, ()>(())
+                }
+            });
+            assert_eq!(block_on(&clock, call), Ok(()));
+        }
+        assert_eq!(breaker.snapshot(clock.now()).calls, 3);
+        assert_eq!(window.snapshot().usual, ms(20));
     }
 }
 

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Which stage it is in is a local of the poll, and noted in the call only where that has to wait.
-//! A call in front of which nothing stands goes straight to its first attempt, and before that turns
-//! out to be no plain success it has nothing to remember. Time is read at most once between two events
+//! A call goes straight to its first attempt if nothing stands in front of that but a deadline, a window and a
+//! breaker that let it go at once, and if nobody is told of its success. It has little to remember before
+//! something else comes of it, and then goes on through the stages. Time is read at most once between two events
 //! of the outside world, and not at all where nothing needs it. Dropping the call at any stage drops
 //! what it holds: the running attempt, the withdrawal of an attempt that never began, places in line
 //! and permits, the timer.
@@ -30,12 +31,13 @@ use tracing::Span;
 use crate::attempt::Attempt;
 use crate::chaos::Fault;
 use crate::clock::{Sleep, Why};
-use crate::deadline::{Deadline, later};
+use crate::deadline::Deadline;
 use crate::endpoints;
 use crate::error::{Cause, Error};
+use crate::event::Change;
 use crate::keyed::Key;
 use crate::pipeline::operation::{Closure, Operation};
-use crate::pipeline::state::{Entry, Held, Moment, Outcome, State, TIMED_OUT};
+use crate::pipeline::state::{Basics, Entry, Held, Moment, Outcome, State, TIMED_OUT};
 use crate::pipeline::{Policies, Way};
 use crate::report::WaitReason;
 use crate::span;
@@ -70,10 +72,9 @@ pin_project! {
     enum Progress {
         /// It began a moment ago. Most calls never need more.
         None,
-        /// It went straight to its first attempt, which is pending.
+        /// It went straight to its first attempt, which is pending, or something stood in front of that.
         Straight {
-            // When that was first seen.
-            sent: Instant,
+            basics: Basics,
             #[pin]
             timer: Option<Sleep>,
         },
@@ -146,7 +147,11 @@ where
     fn parts(self: Pin<&mut Self>) -> Parts<'_, O> {
         let mut this = self.project();
         if !matches!(*this.progress, Progress::Whole { .. }) {
-            let state = State::new(this.operation.earlier_attempts());
+            let basics = match this.progress.as_mut().project() {
+                ProgressProjection::Straight { basics, .. } => mem::replace(basics, Basics::new()),
+                _ => Basics::new(),
+            };
+            let state = State::new(this.operation.earlier_attempts(), basics);
             this.progress.set(Progress::Whole { state, timer: None });
         }
         let ProgressProjection::Whole { state, timer } = this.progress.project() else {
@@ -165,12 +170,8 @@ where
     #[cold]
     #[inline(never)]
     fn parts_of_first(self: Pin<&mut Self>) -> Parts<'_, O> {
-        let sent = match self.progress {
-            Progress::Straight { sent, .. } => Some(sent),
-            _ => None,
-        };
         let parts = self.parts();
-        parts.state.first(sent);
+        parts.state.number = 1;
         parts
     }
 }
@@ -236,11 +237,7 @@ where
         let policies: &Policies = this.policies;
         let mut now = Moment(None);
         let is_straight = match at {
-            Stage::Start => {
-                policies.way == Way::Straight
-                    && this.operation.deadline().is_none()
-                    && !span::may_be_wanted()
-            }
+            Stage::Start => policies.way != Way::Guarded && !span::may_be_wanted(),
             Stage::Running => matches!(*this.progress, Progress::Straight { .. }),
             _ => false,
         };
@@ -265,8 +262,8 @@ where
     P: Deref<Target = Policies>,
     O: Operation,
 {
-    /// The first attempt of a call in front of which nothing stands, and of whose success nobody is told.
-    /// It has to remember nothing before the attempt turns out to be something else.
+    /// The first attempt of a call that nothing holds up, and of whose success nobody is told: as all of them in
+    /// [`drive`](Self::drive), less what can't be.
     #[allow(clippy::inline_always)] // or what comes of it goes through memory
     #[inline(always)]
     fn go_straight(
@@ -278,16 +275,32 @@ where
         let mut this = self.as_mut().project();
         if let Stage::Start = at {
             let policies: &Policies = this.policies;
+            let mut deadline = None;
+            if policies.way == Way::Plain || this.operation.deadline().is_some() {
+                let basics = Basics::new();
+                this.progress.set(Progress::Straight {
+                    basics,
+                    timer: None,
+                });
+                let ProgressProjection::Straight { basics, .. } = this.progress.as_mut().project()
+                else {
+                    unreachable!("made above");
+                };
+                if let Err(change) = basics.start_plainly(this.operation, policies, now) {
+                    return Err(self.enter(change));
+                }
+                deadline = basics.told_deadline(policies, now);
+            }
             let Poll::Ready(ready) = this.operation.poll_ready(cx) else {
-                return Err(self.await_readiness(cx, now));
+                return Err(self.await_first(cx, now));
             };
-            // A moment of its own: the attempt's time runs from its first poll.
-            policies.deposit(policies.budget(), &mut Moment(None));
+            // A moment of its own if there is none yet: the attempt's time runs from its first poll.
+            policies.deposit(policies.budget(), &mut Moment(now.0));
             if let Err(error) = ready {
                 let outcome = Outcome::Returned(Err(error));
                 return Err(self.parts_of_first().end(outcome, now));
             }
-            let attempt = Attempt::first(this.operation.earlier_attempts());
+            let attempt = Attempt::first(this.operation.earlier_attempts(), deadline);
             let last = policies.is_last(attempt.total());
             let attempt = this.operation.begin(attempt, None, last);
             this.work.set(Work::Attempt { attempt });
@@ -300,13 +313,16 @@ where
             return Err(Turn::Waits(Stage::Running));
         };
         this.work.set(Work::None);
-        if let ProgressProjection::Straight { timer, .. } = this.progress.project() {
-            clear(timer);
-        }
         let verdict = this.operation.classify(result.as_ref());
+        let mut is_all = result.is_ok() && verdict.is_success();
+        if let ProgressProjection::Straight { basics, timer } = this.progress.project() {
+            clear(timer);
+            is_all = is_all && basics.succeeds_plainly(this.policies, now);
+        }
         match result {
-            Ok(value) if verdict.is_success() => Ok(value),
+            Ok(value) if is_all => Ok(value),
             result => {
+                now.forget();
                 let outcome = Outcome::Returned(result);
                 Err(self.parts_of_first().judge(outcome, verdict, now))
             }
@@ -319,16 +335,16 @@ where
         let mut this = self.project();
         let policies: &Policies = this.policies;
         if let Progress::None = *this.progress {
-            let sent = now.read(policies);
-            this.progress.set(Progress::Straight { sent, timer: None });
+            let basics = Basics::new();
+            this.progress.set(Progress::Straight {
+                basics,
+                timer: None,
+            });
         }
-        let ProgressProjection::Straight { sent, timer } = this.progress.project() else {
+        let ProgressProjection::Straight { basics, timer } = this.progress.project() else {
             unreachable!("made above");
         };
-        let end = || {
-            let length = policies.timeout?;
-            Some((later(*sent, length), Why::AttemptTimeout))
-        };
+        let end = || basics.attempt_ends(policies, now);
         is_over(timer, end, policies, cx)
     }
 
@@ -520,11 +536,26 @@ where
         }
     }
 
+    /// Something in front of the first attempt didn't let it go at once, or has to be told.
+    #[cold]
+    fn enter(self: Pin<&mut Self>, change: Option<Change>) -> Turn<O> {
+        let parts = self.parts();
+        parts.state.tell_first(change, parts.policies);
+        Turn::Goes(Stage::Entering)
+    }
+
+    /// The operation can't begin the first attempt yet.
+    #[cold]
+    fn await_first(mut self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
+        self.as_mut().parts().state.step_back();
+        self.await_readiness(cx, now)
+    }
+
     /// The operation can't begin an attempt yet.
     #[cold]
     fn await_readiness(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
         let mut this = self.parts();
-        let deadline = this.state.deadline;
+        let deadline = this.state.deadline();
         let end = || deadline.map(|end| (end.instant(), Why::Deadline));
         if !is_over(this.timer.as_mut(), end, this.policies, cx) {
             return Turn::Waits(Stage::Ready);

@@ -129,6 +129,14 @@ impl Gates {
             && self.health.is_none()
     }
 
+    /// Whether there is no other than a window and a breaker, which let most calls go at once.
+    pub(super) fn are_plain(&self) -> bool {
+        self.throttle.is_none()
+            && self.bulkhead.is_none()
+            && self.rate_limit.is_none()
+            && self.health.is_none()
+    }
+
     /// The window of another service than the one that was called.
     pub(super) fn window_of(&self, key: Key, now: impl FnOnce() -> Instant) -> Option<Window> {
         match self.window.as_ref()? {
@@ -233,6 +241,14 @@ impl Passes {
             || self.bulkhead.is_some()
     }
 
+    /// The same of a first attempt and with the breaker, where there is no other gate than it and the window.
+    #[inline]
+    pub(super) fn enter_plainly(&mut self) -> bool {
+        let window = self.window.as_mut();
+        let breaker = self.breaker.as_mut();
+        window.is_none_or(Pass::ask_plainly) && breaker.is_none_or(Pass::ask_plainly)
+    }
+
     /// Asks all but the breaker, in order. If one of them doesn't let go, says why, and what it
     /// answers. What was had before stays held while a later one lets wait.
     #[inline]
@@ -288,6 +304,16 @@ impl Passes {
         settle(self.window.as_mut(), outcome, changes);
         settle(self.rate_limit.as_mut(), outcome, changes);
         settle(self.breaker.as_mut(), outcome, changes);
+    }
+
+    /// The same of a success, where that is only counted by all of them. If not, those that haven't counted it
+    /// are still to be told.
+    #[inline]
+    pub(super) fn settle_plainly(&mut self, outcome: &mut Outcome<'_>) -> bool {
+        let window = self.window.as_mut();
+        let breaker = self.breaker.as_mut();
+        window.is_none_or(|it| it.settle_plainly(outcome))
+            && breaker.is_none_or(|it| it.settle_plainly(outcome))
     }
 
     /// The failure came from another service than the one that was asked, as after a redirect: it is one

@@ -114,6 +114,7 @@ impl Policies {
             idempotent: self.idempotent,
             configured_idempotent: to.configured_idempotent,
             way: self.way,
+            is_gated: self.is_gated,
             gates,
             chaos: self.chaos.clone(),
             endpoints: after(to.endpoints.as_ref(), self.endpoints.as_ref(), now, rng)

@@ -122,6 +122,8 @@ pub struct Policies {
     pub(crate) configured_idempotent: Option<bool>,
     pub(crate) gates: Gates,
     pub(crate) way: Way,
+    /// There is at least one gate.
+    pub(crate) is_gated: bool,
     pub(crate) chaos: Option<Scope<Chaos>>,
     pub(crate) endpoints: Option<Scope<Endpoints>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
@@ -136,10 +138,10 @@ pub struct Policies {
 pub(crate) enum Way {
     /// Nothing, and nobody is told of its success.
     Straight,
-    /// No gates.
-    Open,
-    /// At least one gate.
-    Gated,
+    /// No more than a deadline, a window and a breaker.
+    Plain,
+    /// More than that.
+    Guarded,
 }
 
 /// The future of [`Pipeline::run`].
@@ -415,6 +417,7 @@ impl<C> Pipeline<C> {
             configured_idempotent: None,
             gates: Gates::default(),
             way: Way::Straight,
+            is_gated: false,
             chaos: None,
             endpoints: None,
             observer: None,
@@ -511,16 +514,18 @@ impl Policies {
 
     /// Finds out once what every call would ask. To be said after each change.
     pub(crate) fn note(&mut self) {
-        let nothing = self.endpoints.is_none()
+        self.is_gated = !self.gates.is_empty();
+        let is_plain = self.endpoints.is_none()
             && self.chaos.is_none()
-            && self.deadline.is_none()
             && self.invalid.is_none()
+            && self.gates.are_plain()
             && !self.has_keyed_budgets()
-            && !self.wants_all;
-        self.way = match nothing {
-            _ if !self.gates.is_empty() => Way::Gated,
+            && !self.wants_all
+            && !self.purpose.is_check();
+        self.way = match is_plain {
+            true if self.is_gated || self.deadline.is_some() => Way::Plain,
             true => Way::Straight,
-            false => Way::Open,
+            false => Way::Guarded,
         };
     }
 

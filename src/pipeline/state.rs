@@ -24,7 +24,7 @@ use crate::gate::{self, Answer, Ask, Gate, Pass};
 use crate::keyed::Key;
 use crate::pipeline::gates::Passes;
 use crate::pipeline::operation::Operation;
-use crate::pipeline::{Policies, Scope, Way};
+use crate::pipeline::{Policies, Scope};
 use crate::report::{Failure, Report, Stop, Wait, WaitReason};
 use crate::retry::{Courses, Decision, Failed};
 use crate::rng::Draws;
@@ -40,13 +40,7 @@ pub(super) struct State {
     pub(super) number: u32,
     /// Attempts that others made for this call: they count as if they were its own.
     pub(super) earlier: u32,
-    /// When the call began; unread while nothing needed it.
-    began: Option<Instant>,
-    /// When the running attempt was first seen to be pending.
-    sent: Option<Instant>,
-    pub(super) deadline: Option<Deadline>,
-    /// What it holds of the gates in front of its attempts.
-    passes: Option<Passes>,
+    basics: Basics,
     /// What the running attempt holds of its endpoint.
     endpoint: Rare<Hold>,
     /// The budget of its service, where each has its own.
@@ -55,6 +49,18 @@ pub(super) struct State {
     /// What was injected into the running attempt.
     injected: Rare<Box<Injecting>>,
     pub(super) span: Rare<Box<Span>>,
+}
+
+/// What a call remembers and holds whose first attempt simply succeeds.
+#[derive(Debug)]
+pub(super) struct Basics {
+    /// When the call began; unread while nothing needed it.
+    began: Option<Instant>,
+    /// When the running attempt was first seen to be pending.
+    sent: Option<Instant>,
+    deadline: Option<Deadline>,
+    /// What it holds of the gates in front of its attempts.
+    passes: Option<Passes>,
 }
 
 /// What most calls don't have. To let go of nothing costs a comparison: what the rest costs is out of the
@@ -186,27 +192,18 @@ pub(super) struct Moment(pub(super) Option<Instant>);
 
 impl State {
     /// Of a call for which others made attempts before it.
-    pub(super) const fn new(earlier: u32) -> Self {
+    pub(super) const fn new(earlier: u32, basics: Basics) -> Self {
         Self {
             call: 0,
             number: 0,
             earlier,
-            began: None,
-            sent: None,
-            deadline: None,
-            passes: None,
+            basics,
             endpoint: Rare(None),
             budget: Rare(None),
             story: Rare(None),
             injected: Rare(None),
             span: Rare(None),
         }
-    }
-
-    /// The first attempt is under way, which was seen to be pending at that moment, if it was.
-    pub(super) const fn first(&mut self, sent: Option<Instant>) {
-        self.number = 1;
-        (self.began, self.sent) = (sent, sent);
     }
 
     /// Begins the call.
@@ -217,14 +214,21 @@ impl State {
         deadline: Option<Deadline>,
         now: &mut Moment,
     ) {
-        if deadline.is_some() || policies.deadline.is_some() || policies.wants_all {
-            let began = now.read(policies);
-            self.began = Some(began);
-            let own = policies
-                .deadline
-                .map(|length| Deadline::after(began, length));
-            self.deadline = deadline.or(own);
-        }
+        self.basics.start(policies, deadline, now);
+    }
+
+    pub(super) const fn deadline(&self) -> Option<Deadline> {
+        self.basics.deadline
+    }
+
+    /// Before the first attempt: its keys were too many.
+    pub(super) fn tell_first(&mut self, change: Option<Change>, policies: &Policies) {
+        self.tell_change(change, 1, policies);
+    }
+
+    /// The first attempt can't begin yet: the breaker is asked again when it can.
+    pub(super) fn step_back(&mut self) {
+        self.basics.step_back();
     }
 
     /// Asks what stands in front of an attempt, but for the breaker.
@@ -242,26 +246,23 @@ impl State {
         if self.number == 0 && policies.has_keyed_budgets() {
             *self.budget = policies.budget_of(operation.learn_key(), || now.read(policies));
         }
-        if policies.way != Way::Gated {
-            return Entry::Go;
-        }
-        if self.passes.is_none() {
-            // Filled where it is: it is large, and a move would wait for what was just written.
-            self.passes = Some(Passes::none(operation.learn_key()));
-            let passes = self.passes.as_mut().expect("made above");
-            let overflow = passes.fill(&policies.gates, || now.read(policies));
+        if self.basics.passes.is_none() {
+            if !policies.is_gated {
+                return Entry::Go;
+            }
+            let overflow = self.basics.fill(operation, policies, now);
             if overflow.is_some() {
-                self.tell_change(overflow.map(Change::Keyed), self.number + 1, policies);
+                self.tell_change(overflow, self.number + 1, policies);
             }
         }
-        let passes = self.passes.as_mut().expect("made above");
+        let passes = self.basics.passes.as_mut().expect("made above");
         if !passes.are_many() {
             return Entry::Go;
         }
         let mut ask = ask(
             operation,
             policies,
-            self.deadline,
+            self.basics.deadline,
             self.number + 1,
             waker,
             now,
@@ -298,7 +299,7 @@ impl State {
         if self.is_past_deadline(policies, now) {
             return Entry::Refused(self.past_deadline());
         }
-        let Some(passes) = &mut self.passes else {
+        let Some(passes) = &mut self.basics.passes else {
             return Entry::Go;
         };
         if passes.are_stale() {
@@ -320,14 +321,14 @@ impl State {
         waker: &Waker,
         now: &mut Moment,
     ) -> Entry<O::Error> {
-        let passes = self.passes.as_mut();
+        let passes = self.basics.passes.as_mut();
         let Some(breaker) = passes.and_then(|passes| passes.breaker.as_mut()) else {
             return Entry::Go;
         };
         let mut ask = ask(
             operation,
             policies,
-            self.deadline,
+            self.basics.deadline,
             self.number + 1,
             waker,
             now,
@@ -366,7 +367,7 @@ impl State {
         now: &mut Moment,
     ) -> Entry<E> {
         let at = now.read(policies);
-        let passes = self.passes.as_ref();
+        let passes = self.basics.passes.as_ref();
         if let Some(breaker) = passes.and_then(|passes| passes.breaker.as_ref()) {
             // No use in waiting for a turn that an open breaker will refuse.
             if let Some(until) = breaker.gate().closed_until(at) {
@@ -374,7 +375,7 @@ impl State {
                 return self.refused(Rejected::new(reason, retry_at), policies, now);
             }
         }
-        self.began.get_or_insert(at);
+        self.basics.began.get_or_insert(at);
         let (attempt, key) = (self.number + 1, self.key());
         let story = self.story.get_or_insert_with(|| Story::new(policies));
         if story.parked.is_none() {
@@ -420,14 +421,14 @@ impl State {
     ) -> Entry<E> {
         let Rejected { reason, retry_at } = rejected;
         self.unpark(policies, now);
-        if let Some(passes) = &mut self.passes {
+        if let Some(passes) = &mut self.basics.passes {
             passes.give_back();
         }
         let at = now.read(policies);
         let left = retry_at.map(|then| then.saturating_duration_since(at));
         // A probe is out, and when it comes back nobody knows.
         let probing = self.number > 0 && self.is_probed(at);
-        let room = self.deadline.map(|end| end.left(at));
+        let room = self.basics.deadline.map(|end| end.left(at));
         let room = room.map(|left| left.saturating_sub(policies.min_time_left));
         let (attempt, key) = (self.number + 1, self.key());
         let observer = policies.observer.as_deref();
@@ -467,7 +468,11 @@ impl State {
 
     /// Whether the breaker is half-open, and so will let something through again soon.
     fn is_probed(&self, at: Instant) -> bool {
-        let breaker = self.passes.as_ref().and_then(|it| it.breaker.as_ref());
+        let breaker = self
+            .basics
+            .passes
+            .as_ref()
+            .and_then(|it| it.breaker.as_ref());
         let snapshot = breaker.map(|it| it.gate().snapshot(at));
         snapshot
             .is_some_and(|it| it.mode == Mode::Automatic && it.state == breaker::State::HalfOpen)
@@ -477,8 +482,8 @@ impl State {
     #[inline]
     pub(super) fn begin(&mut self, policies: &Policies, now: &mut Moment) {
         self.number += 1;
-        self.sent = None;
-        if let Some(passes) = &mut self.passes {
+        self.basics.sent = None;
+        if let Some(passes) = &mut self.basics.passes {
             passes.begin();
         }
         if self.number == 1 {
@@ -503,7 +508,7 @@ impl State {
         Attempt {
             number: self.number,
             total: self.spent(),
-            deadline: self.deadline.map(|end| (end.instant(), now.read(policies))),
+            deadline: self.basics.told_deadline(policies, now),
             history: story.map_or(History::NONE, |story| story.history),
             endpoint,
         }
@@ -527,7 +532,7 @@ impl State {
                 (Duration::ZERO, last.at)
             }
             (wait, _) => {
-                let began = *self.began.get_or_insert(at);
+                let began = *self.basics.began.get_or_insert(at);
                 let delay = wait.map_or(Duration::ZERO, |(wait, _)| wait.length);
                 (delay, at.saturating_duration_since(began))
             }
@@ -707,21 +712,7 @@ impl State {
         policies: &Policies,
         now: &mut Moment,
     ) -> Option<(Instant, Why)> {
-        // First asked when the attempt has been polled once: unless something had to be known before,
-        // this is the first reading of the clock, and the attempt began just now.
-        let at = now.read(policies);
-        self.began.get_or_insert(at);
-        let sent = *self.sent.get_or_insert(at);
-        let timeout = policies.timeout.map(|length| later(sent, length));
-        let deadline = self.deadline.map(Deadline::instant);
-        match (timeout, deadline) {
-            (None, None) => None,
-            (Some(timeout), Some(deadline)) if timeout < deadline => {
-                Some((timeout, Why::AttemptTimeout))
-            }
-            (Some(timeout), None) => Some((timeout, Why::AttemptTimeout)),
-            (_, Some(deadline)) => Some((deadline, Why::Deadline)),
-        }
+        self.basics.attempt_ends(policies, now)
     }
 
     /// When a rejected value has to be cleared away.
@@ -732,7 +723,8 @@ impl State {
         now: &mut Moment,
     ) -> Instant {
         let end = later(now.read(policies), length);
-        self.deadline
+        self.basics
+            .deadline
             .map_or(end, |deadline| end.min(deadline.instant()))
     }
 
@@ -749,7 +741,7 @@ impl State {
             self.close_span(*verdict, outcome.value(), operation);
         }
         let at = now.read(policies);
-        let began = *self.began.get_or_insert(at);
+        let began = *self.basics.began.get_or_insert(at);
         self.story.get_or_insert_with(|| Story::new(policies));
         let hint = match verdict.server_hint() {
             Some(Hint::After(length)) => Some(length),
@@ -776,7 +768,7 @@ impl State {
             spent: self.spent(),
             now: at,
             hint,
-            deadline: self.deadline,
+            deadline: self.basics.deadline,
             least_time: policies.min_time_left,
             idempotent: operation
                 .is_idempotent()
@@ -784,7 +776,7 @@ impl State {
             replayable: operation.is_replayable(),
             closed: None,
         };
-        if let Some(passes) = &self.passes {
+        if let Some(passes) = &self.basics.passes {
             failed.closed = passes.closed(at);
             failed.least_time = failed.least_time.max(passes.least_time(policies.timeout));
         }
@@ -818,7 +810,7 @@ impl State {
             },
         };
         let (attempt, observer) = (self.number, policies.observer.as_deref());
-        let own_key = || self.passes.as_ref().and_then(|passes| passes.key);
+        let own_key = || self.basics.passes.as_ref().and_then(|passes| passes.key);
         let key = || own_key().or_else(key);
         let budget = || budget.map(Budget::snapshot);
         let wait = match decision {
@@ -855,7 +847,7 @@ impl State {
             }
         };
         let follows = wait.is_some();
-        if let Some(passes) = self.passes.as_mut().filter(|_| follows) {
+        if let Some(passes) = self.basics.passes.as_mut().filter(|_| follows) {
             // A body that nobody will read needs no permit.
             passes.give_back();
         }
@@ -880,7 +872,10 @@ impl State {
     ) -> Option<Box<Diagnosis>> {
         let diagnosis = match outcome {
             Outcome::Returned(result) => {
-                let elapsed = self.sent.map(|sent| at.saturating_duration_since(sent));
+                let elapsed = self
+                    .basics
+                    .sent
+                    .map(|sent| at.saturating_duration_since(sent));
                 let seen = Circumstances::by(elapsed, &policies.clock);
                 operation.diagnose(result.as_ref(), seen)
             }
@@ -903,7 +898,7 @@ impl State {
         policies: &Policies,
         at: Instant,
     ) -> Option<Box<Diagnosis>> {
-        let Some(passes) = &self.passes else {
+        let Some(passes) = &self.basics.passes else {
             return diagnosis;
         };
         let Some(health) = &passes.health else {
@@ -962,11 +957,9 @@ impl State {
         seen
     }
 
-    /// What others learn of how long the attempt took. What a check takes is no measure of what calls do.
     #[inline]
     fn latency(&self, policies: &Policies, now: impl FnOnce() -> Instant) -> Option<Duration> {
-        let sent = self.sent.filter(|_| !policies.purpose.is_check())?;
-        Some(now().saturating_duration_since(sent))
+        self.basics.latency(policies, now)
     }
 
     /// Which of the service's hosts the running attempt goes to, where it has endpoints.
@@ -988,7 +981,7 @@ impl State {
         if self.span.is_some() {
             self.close_span(Verdict::success(), value, operation);
         }
-        if self.passes.is_some() || self.endpoint.is_some() {
+        if self.basics.passes.is_some() || self.endpoint.is_some() {
             self.settle_success(value, operation, policies, now);
         }
     }
@@ -1006,11 +999,19 @@ impl State {
             value,
             timed_out: false,
         };
-        let has_health = self.passes.as_ref().is_some_and(|it| it.health.is_some());
+        let has_health = self
+            .basics
+            .passes
+            .as_ref()
+            .is_some_and(|it| it.health.is_some());
         // Before the endpoint is given back.
         let host = if has_health { self.host() } else { None };
         let _ = self.settle(&came, operation, policies, now);
-        let health = self.passes.as_ref().and_then(|it| it.health.as_ref());
+        let health = self
+            .basics
+            .passes
+            .as_ref()
+            .and_then(|it| it.health.as_ref());
         if let Some(health) = health {
             let at = now.read(policies);
             let seen = self.seen(Observation::success(), None, host, policies, at);
@@ -1029,11 +1030,11 @@ impl State {
     ) {
         let host = self.host();
         let hold = self.endpoint.take();
-        let Some(sent) = self.sent else {
+        let Some(sent) = self.basics.sent else {
             return;
         };
         let latency = now.read(policies).saturating_duration_since(sent);
-        let whole = match (self.began, self.deadline) {
+        let whole = match (self.basics.began, self.basics.deadline) {
             (Some(began), Some(end)) => end.left(began),
             _ => Duration::MAX,
         };
@@ -1048,7 +1049,7 @@ impl State {
             let _ = self.record(hold, ended, operation, policies, now);
         }
         self.hear_of_cut(latency, long, host, policies, now);
-        let Some(passes) = &mut self.passes else {
+        let Some(passes) = &mut self.basics.passes else {
             return;
         };
         let mut outcome = outcome(&TIMED_OUT, None, Some(latency), policies, now);
@@ -1069,7 +1070,11 @@ impl State {
         now: &mut Moment,
     ) {
         let mut diagnosis = Symptoms::timeout(latency).diagnose();
-        let health = self.passes.as_ref().and_then(|it| it.health.as_ref());
+        let health = self
+            .basics
+            .passes
+            .as_ref()
+            .and_then(|it| it.health.as_ref());
         if let Some(health) = health.filter(|_| long) {
             let at = now.read(policies);
             let seen = Observation::failure(diagnosis.cause());
@@ -1101,7 +1106,7 @@ impl State {
             value,
             timed_out,
         } = *came;
-        if self.passes.is_none() && self.endpoint.is_none() {
+        if self.basics.passes.is_none() && self.endpoint.is_none() {
             return false;
         }
         // What was made up came from nowhere.
@@ -1109,14 +1114,18 @@ impl State {
         // Whose success it is matters to few.
         let matters = !verdict.is_success()
             || self.endpoint.is_some()
-            || self.passes.as_ref().is_some_and(Passes::learns_quota);
+            || self
+                .basics
+                .passes
+                .as_ref()
+                .is_some_and(Passes::learns_quota);
         let answering = value.filter(|_| matters && !injected);
         let answered_by = answering.and_then(|value| operation.answered_by(value));
         // An attempt that was never pending took no time worth knowing.
         let latency = self.latency(policies, || now.read(policies));
         let hold = self.endpoint.take();
         let elsewhere = answered_by.filter(|from| {
-            let asked = match &self.passes {
+            let asked = match &self.basics.passes {
                 Some(passes) => passes.key,
                 None => operation.key(),
             };
@@ -1144,7 +1153,7 @@ impl State {
             is_own = self.record(hold, ended, operation, policies, now);
         }
         let hint = hint.filter(|_| !is_own);
-        let Some(passes) = &mut self.passes else {
+        let Some(passes) = &mut self.basics.passes else {
             return is_own;
         };
         let learning = value.filter(|_| passes.learns_quota());
@@ -1217,12 +1226,12 @@ impl State {
 
     /// Which service the call goes to, where that was asked for.
     fn key(&self) -> Option<Key> {
-        self.passes.as_ref()?.key
+        self.basics.passes.as_ref()?.key
     }
 
     /// The same where there may be nothing but endpoints, if they are kept per key.
     fn key_of_endpoints<O: Operation>(&self, operation: &O, policies: &Policies) -> Option<Key> {
-        match (&self.passes, &policies.endpoints) {
+        match (&self.basics.passes, &policies.endpoints) {
             (None, Some(Scope::PerKey(_))) => operation.key(),
             _ => self.key(),
         }
@@ -1232,7 +1241,7 @@ impl State {
     /// worth knowing: a success of that kind is placed at its beginning, which spares a clock read.
     #[inline]
     pub(super) fn is_measured(&self, policies: &Policies) -> bool {
-        self.sent.is_some() || self.story.is_some() || policies.wants_all
+        self.basics.sent.is_some() || self.story.is_some() || policies.wants_all
     }
 
     /// The call ends in a value.
@@ -1244,7 +1253,7 @@ impl State {
         policies: &Policies,
         now: &mut Moment,
     ) {
-        if let Some(kept) = self.passes.as_mut().and_then(Passes::take_kept) {
+        if let Some(kept) = self.basics.passes.as_mut().and_then(Passes::take_kept) {
             operation.keep(value, kept);
         }
         if self.story.is_some() || policies.wants_all {
@@ -1327,7 +1336,7 @@ impl State {
         }
         self.unpark(policies, now);
         let (attempts, key) = (self.number, self.key().or_else(|| operation.key()));
-        let elapsed = match self.began {
+        let elapsed = match self.basics.began {
             Some(began) => now.read(policies).saturating_duration_since(began),
             None => Duration::ZERO,
         };
@@ -1346,12 +1355,12 @@ impl State {
     fn report(&mut self, policies: &Policies, now: &mut Moment) -> Report {
         // The call is over: whatever it still holds goes back now, not when it is dropped.
         self.unpark(policies, now);
-        self.passes = None;
+        self.basics.passes = None;
         let story = self.story.take();
         let mut report = story.map_or_else(Report::new, |story| story.report);
         report.call = self.call;
         report.attempts = self.number;
-        report.elapsed = match self.began {
+        report.elapsed = match self.basics.began {
             Some(began) => now.read(policies).saturating_duration_since(began),
             None => Duration::ZERO,
         };
@@ -1360,16 +1369,148 @@ impl State {
 
     #[inline]
     pub(super) fn is_past_deadline(&self, policies: &Policies, now: &mut Moment) -> bool {
-        self.deadline
-            .is_some_and(|end| end.is_over(now.read(policies)))
+        self.basics.is_past_deadline(policies, now)
     }
 
     pub(super) fn past_deadline<E>(&self) -> Cause<E> {
-        let length = match (self.began, self.deadline) {
+        let length = match (self.basics.began, self.basics.deadline) {
             (Some(began), Some(end)) => end.left(began),
             _ => Duration::ZERO,
         };
         Cause::Elapsed(Elapsed::new(Limit::Deadline, length))
+    }
+}
+
+impl Basics {
+    #[inline]
+    pub(super) const fn new() -> Self {
+        Self {
+            began: None,
+            sent: None,
+            deadline: None,
+            passes: None,
+        }
+    }
+
+    /// Begins the call.
+    #[inline]
+    fn start(&mut self, policies: &Policies, deadline: Option<Deadline>, now: &mut Moment) {
+        if deadline.is_some() || policies.deadline.is_some() || policies.wants_all {
+            let began = now.read(policies);
+            self.began = Some(began);
+            let own = policies
+                .deadline
+                .map(|length| Deadline::after(began, length));
+            self.deadline = deadline.or(own);
+        }
+    }
+
+    #[inline]
+    fn is_past_deadline(&self, policies: &Policies, now: &mut Moment) -> bool {
+        self.deadline
+            .is_some_and(|end| end.is_over(now.read(policies)))
+    }
+
+    /// Finds out what stands in front of its attempts. There may be something to tell.
+    #[inline]
+    fn fill<O: Operation>(
+        &mut self,
+        operation: &mut O,
+        policies: &Policies,
+        now: &mut Moment,
+    ) -> Option<Change> {
+        // Filled where it is: it is large, and a move would wait for what was just written.
+        self.passes = Some(Passes::none(operation.learn_key()));
+        let passes = self.passes.as_mut().expect("made above");
+        let overflow = passes.fill(&policies.gates, || now.read(policies));
+        overflow.map(Change::Keyed)
+    }
+
+    /// Begins a call on the [plain way](crate::pipeline::Way::Plain). Says whether all that stands in front of its first
+    /// attempt let it go at once; if not it holds what it was given, and is to enter. There may be
+    /// something to tell.
+    #[inline]
+    pub(super) fn start_plainly<O: Operation>(
+        &mut self,
+        operation: &mut O,
+        policies: &Policies,
+        now: &mut Moment,
+    ) -> Result<(), Option<Change>> {
+        self.start(policies, operation.deadline(), now);
+        if self.is_past_deadline(policies, now) {
+            return Err(None);
+        }
+        if !policies.is_gated {
+            return Ok(());
+        }
+        let overflow = self.fill(operation, policies, now);
+        let passes = self.passes.as_mut().filter(|_| overflow.is_none());
+        if passes.is_some_and(Passes::enter_plainly) {
+            return Ok(());
+        }
+        Err(overflow)
+    }
+
+    /// The attempt can't begin yet: the breaker is asked again when it can.
+    pub(super) fn step_back(&mut self) {
+        if let Some(breaker) = self.passes.as_mut().and_then(|it| it.breaker.as_mut()) {
+            breaker.give_back();
+        }
+    }
+
+    /// The first attempt succeeded. Says whether that is all there was to do, as nearly always.
+    #[inline]
+    pub(super) fn succeeds_plainly(&mut self, policies: &Policies, now: &mut Moment) -> bool {
+        if self.passes.is_none() {
+            return true;
+        }
+        let latency = self.latency(policies, || now.read(policies));
+        let Some(passes) = &mut self.passes else {
+            return true;
+        };
+        passes.settle_plainly(&mut outcome(&SUCCESS, None, latency, policies, now))
+    }
+
+    /// What others learn of how long the attempt took. What a check takes is no measure of what calls do.
+    #[inline]
+    fn latency(&self, policies: &Policies, now: impl FnOnce() -> Instant) -> Option<Duration> {
+        let sent = self.sent.filter(|_| !policies.purpose.is_check())?;
+        Some(now().saturating_duration_since(sent))
+    }
+
+    /// When the running attempt has to be over, and by which limit.
+    #[allow(clippy::inline_always)] // or its answer goes through memory
+    #[inline(always)]
+    pub(super) fn attempt_ends(
+        &mut self,
+        policies: &Policies,
+        now: &mut Moment,
+    ) -> Option<(Instant, Why)> {
+        // First asked when the attempt has been polled once: unless something had to be known before,
+        // this is the first reading of the clock, and the attempt began just now.
+        let at = now.read(policies);
+        self.began.get_or_insert(at);
+        let sent = *self.sent.get_or_insert(at);
+        let timeout = policies.timeout.map(|length| later(sent, length));
+        let deadline = self.deadline.map(Deadline::instant);
+        match (timeout, deadline) {
+            (None, None) => None,
+            (Some(timeout), Some(deadline)) if timeout < deadline => {
+                Some((timeout, Why::AttemptTimeout))
+            }
+            (Some(timeout), None) => Some((timeout, Why::AttemptTimeout)),
+            (_, Some(deadline)) => Some((deadline, Why::Deadline)),
+        }
+    }
+
+    /// What an attempt is told of the deadline: when it is, and what time it is now.
+    #[inline]
+    pub(super) fn told_deadline(
+        &self,
+        policies: &Policies,
+        now: &mut Moment,
+    ) -> Option<(Instant, Instant)> {
+        self.deadline.map(|end| (end.instant(), now.read(policies)))
     }
 }
 
