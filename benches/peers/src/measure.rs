@@ -32,6 +32,8 @@ pub enum Goal {
     AtLeast(f64),
     /// Of the floor's median.
     OfFloor(f64),
+    /// Of the floor's in the same round: where the machine's own ups and downs are more than the goal allows.
+    OfFloorInPairs(f64),
     /// Of this peer's median.
     Of(&'static str, f64),
     /// Of the best peer's median.
@@ -53,6 +55,8 @@ pub struct Contender {
     pub name: &'static str,
     sample: Sampler,
     pub samples: Vec<f64>,
+    /// By the floor's in the same round, the median of it.
+    pub by_floor: Option<f64>,
 }
 
 /// One measurement.
@@ -91,6 +95,7 @@ impl Row {
             name,
             sample,
             samples: Vec::new(),
+            by_floor: None,
         });
         self
     }
@@ -100,13 +105,26 @@ impl Row {
         for contender in &mut self.contenders {
             (contender.sample)(); // warm-up, and the choice of a count
         }
-        let rounds = if self.unit == Unit::Bytes { 1 } else { rounds };
+        let rounds = match self.unit {
+            Unit::Bytes => 1,
+            // Four times as many: other processes and the kernel have a part in them.
+            Unit::Microseconds => 4 * rounds,
+            Unit::Nanoseconds | Unit::Times => rounds,
+        };
         let number = self.contenders.len();
         for round in 0..rounds {
             for turn in 0..number {
                 let contender = &mut self.contenders[(round + turn) % number];
                 let sample = (contender.sample)();
                 contender.samples.push(sample);
+            }
+        }
+        if let Some(floor) = self.one(Role::Floor).map(|it| it.samples.clone()) {
+            for contender in &mut self.contenders {
+                let pairs = contender.samples.iter().zip(&floor);
+                let mut ratios: Vec<f64> = pairs.map(|(it, floor)| it / floor).collect();
+                ratios.sort_by(f64::total_cmp);
+                contender.by_floor = Some(ratios[ratios.len() / 2]);
             }
         }
         for contender in &mut self.contenders {
@@ -149,6 +167,10 @@ impl Row {
             Goal::AtLeast(bound) => return Some((bound, ours >= bound)),
             Goal::AtMost(bound) => bound,
             Goal::OfFloor(ratio) => ratio * self.one(Role::Floor)?.median(),
+            Goal::OfFloorInPairs(ratio) => {
+                let by_floor = self.one(Role::Ours)?.by_floor?;
+                return Some((by_floor, by_floor <= ratio));
+            }
             Goal::Of(peer, ratio) => ratio * of(peer)?.median(),
             Goal::OfBest(ratio) => ratio * self.best_peer()?.median(),
         };

@@ -73,9 +73,12 @@ fn summary(rows: &[Row]) -> String {
 }
 
 fn goal(row: &Row, bound: f64) -> String {
+    if let Goal::OfFloorInPairs(ratio) = row.goal {
+        return format!("≤ {ratio:.2} × floor; in pairs {bound:.3}");
+    }
     let bound = number(bound);
     match row.goal {
-        Goal::None => "-".into(),
+        Goal::None | Goal::OfFloorInPairs(_) => "-".into(),
         Goal::AtMost(_) => format!("≤ {bound}"),
         Goal::AtLeast(_) => format!("≥ {bound}"),
         Goal::OfFloor(ratio) => format!("≤ {ratio:.2} × floor = {bound}"),
@@ -90,8 +93,12 @@ fn details(rows: &[Row]) -> String {
         let _ = write!(text, "### {}\n\n{}\n\n", row.name, row.note);
         let _ = write!(
             text,
-            "| {} | median | quartiles | by evenkeel |\n|---|--:|--:|--:|\n",
-            unit(row.unit)
+            "| {} | median | quartiles | {} |\n|---|--:|--:|--:|\n",
+            unit(row.unit),
+            match row.goal {
+                Goal::OfFloorInPairs(_) => "by floor, in pairs",
+                _ => "by evenkeel",
+            }
         );
         let ours = row.one(Role::Ours).map(Contender::median);
         for it in &row.contenders {
@@ -110,11 +117,16 @@ fn details(rows: &[Row]) -> String {
             } else {
                 String::new()
             };
-            let by = ours.map_or(String::new(), |ours| format!("{:.2}", it.median() / ours));
+            let by = if let Goal::OfFloorInPairs(_) = row.goal {
+                it.by_floor.map(|by| format!("{by:.3}"))
+            } else {
+                ours.map(|ours| format!("{:.2}", it.median() / ours))
+            };
             let _ = writeln!(
                 text,
-                "| {name} | {} | {quartiles} | {by} |",
-                number(it.median())
+                "| {name} | {} | {quartiles} | {} |",
+                number(it.median()),
+                by.unwrap_or_default()
             );
         }
         text.push('\n');
@@ -136,6 +148,7 @@ pub fn json(rows: &[Row]) -> String {
                         "role": format!("{:?}", it.role).to_lowercase(),
                         "median": it.median(),
                         "quartiles": [it.quantile(0.25), it.quantile(0.75)],
+                        "by_floor_in_pairs": it.by_floor,
                     })
                 })
                 .collect();
