@@ -299,7 +299,6 @@ impl Iterator for Delays {
 
 /// `first` × `factor`^`step` in nanoseconds, up to what fits.
 fn exponential(first: u64, factor: f64, step: u32) -> u64 {
-    let step = step.min(MAX_STEP);
     if factor.to_bits() == 2.0_f64.to_bits() {
         return first.saturating_mul(1_u64.checked_shl(step).unwrap_or(u64::MAX));
     }
@@ -315,6 +314,7 @@ fn power(first: u64, factor: f64, step: u32) -> u64 {
     } else {
         1.0
     };
+    let step = step.min(MAX_STEP);
     #[allow(clippy::cast_precision_loss)] // a delay needs no more than 53 bits
     let delay = first as f64 * factor.powi(step.try_into().unwrap_or(i32::MAX));
     delay as u64
