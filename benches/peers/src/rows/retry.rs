@@ -81,8 +81,8 @@ pub fn one_delay() -> Row {
         "one backoff delay with full jitter",
         Unit::Nanoseconds,
         Goal::AtMost(6.0),
-        "A random number, a multiplication, a cap. evenkeel draws from `rand`'s thread-local generator, \
-         which is cryptographic; backon and the floor from `fastrand`, which isn't.",
+        "A random number, a multiplication, a cap. evenkeel draws from a generator of the thread's own, \
+         backon and the floor from `fastrand`'s.",
     )
     .floor("one draw, one multiplication", {
         let mut rng = fastrand::Rng::new();
