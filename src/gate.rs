@@ -24,9 +24,9 @@ pub(crate) trait Gate: Clone {
     /// by the caller while it is told to wait, and taken by the gate when it may go.
     fn ask(&self, place: &mut Option<u64>, ask: &mut Ask<'_>) -> Answer<Self::Ticket>;
 
-    /// The same of somebody's call at once, without anything to wait by, tell or measure, for a gate that
-    /// lets nearly all go. Only a breaker is asked so of another attempt than the first. `None` says nothing:
-    /// it is to be asked.
+    /// The same at once, without anything to wait by, tell or measure, for a gate that lets nearly all go.
+    /// Others than a breaker are asked so of the first attempts of calls alone, and not of checks. `None` says
+    /// nothing: it is to be asked.
     #[inline]
     fn ask_plainly(&self) -> Option<Self::Ticket> {
         None

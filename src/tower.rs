@@ -277,9 +277,17 @@ where
         }
     }
 
-    /// Makes the request again.
-    #[cold]
+    /// Makes the request again that is about to be sent, and not before: until then it is asked what was saved
+    /// whether it still can be.
+    #[inline]
     fn restore(&mut self) {
+        if let Form::Saved(_) = self.request {
+            self.make_whole();
+        }
+    }
+
+    #[cold]
+    fn make_whole(&mut self) {
         if let Form::Saved(saved) = mem::replace(&mut self.request, Form::Whole(None)) {
             self.request = Form::Whole(Some(self.protocol.restore(saved)));
         }
@@ -305,10 +313,6 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        // Before all that is asked of the request for an attempt.
-        if let Form::Saved(_) = self.request {
-            self.restore();
-        }
         if !self.is_ready {
             ready!(self.service.poll_ready(cx))?;
             self.is_ready = true;
@@ -327,6 +331,7 @@ where
         self.is_ready = false;
         // Nothing need be left that tells it.
         self.learn_key();
+        self.restore();
         // What can't be sent again isn't begun again, so it is there. Moved once, for it is large.
         let mut request = self.request.take().expect("a request to send");
         if !last {
@@ -348,6 +353,7 @@ where
     fn forgo(&mut self, last: bool) {
         self.stand_down();
         self.learn_key();
+        self.restore();
         if let (Some(mut request), false) = (self.request.take(), last) {
             if let Some(saved) = self.protocol.save(&mut request) {
                 self.request = Form::Saved(saved);
@@ -398,7 +404,8 @@ where
         self.protocol.other_attempts(response)
     }
 
-    fn describe(&self) -> Described<'_> {
+    fn describe(&mut self) -> Described<'_> {
+        self.restore();
         self.request()
             .map_or_else(Described::new, |request| self.protocol.describe(request))
     }

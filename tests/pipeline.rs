@@ -995,3 +995,32 @@ fn settings_of_now_decide_what_is_in_front_of_a_call() {
 fn cx() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
+
+#[test]
+fn a_classifier_that_panics_leaves_no_timer_behind_on_either_way() {
+    for is_watched in [false, true] {
+        let clock = ManualClock::new();
+        let classify = by(|_: Result<&(), &()>| -> Verdict { panic!("a bug of the caller's") });
+        let mut pipeline = Pipeline::new()
+            .timeout(ms(50))
+            .clock(clock.clock())
+            .classify(classify);
+        if is_watched {
+            pipeline = pipeline.observer(All(Arc::default()));
+        }
+        let mut call = Box::pin(pipeline.run(|_| {
+            let mut pending = true;
+            std::future::poll_fn(move |_| {
+                if std::mem::take(&mut pending) {
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok::<_, ()>(()))
+            })
+        }));
+        assert!(call.as_mut().poll(&mut cx()).is_pending());
+        assert_eq!(clock.pending().len(), 1);
+        let poll = std::panic::AssertUnwindSafe(|| call.as_mut().poll(&mut cx()));
+        assert!(std::panic::catch_unwind(poll).is_err());
+        assert_eq!(clock.pending().len(), 0, "watched: {is_watched}");
+    }
+}

@@ -1027,6 +1027,8 @@ struct Redirecting;
 struct Answer {
     from: &'static str,
     overloaded: bool,
+    /// It says that nothing is left of its service's quota.
+    spent: bool,
 }
 
 impl Classify<Answer, Infallible> for Redirecting {
@@ -1067,7 +1069,7 @@ impl Protocol<&'static str, Answer> for Redirecting {
     fn quota(&self, answer: &Answer, _: &Clock) -> Option<evenkeel::http::Quota> {
         let mut headers = http::HeaderMap::new();
         headers.insert("ratelimit", r#""default";r=0;t=60"#.parse().expect("valid"));
-        evenkeel::http::quota(&headers, std::time::UNIX_EPOCH).filter(|_| answer.overloaded)
+        evenkeel::http::quota(&headers, std::time::UNIX_EPOCH).filter(|_| answer.spent)
     }
 }
 
@@ -1080,6 +1082,7 @@ fn after_a_redirect_what_was_said_is_of_the_service_that_said_it() {
     let answer = Answer {
         from: "b",
         overloaded: true,
+        spent: true,
     };
     let service = service_fn(move |_: &'static str| async move { Ok::<_, Infallible>(answer) });
     let client = Pipeline::new()
@@ -1104,6 +1107,30 @@ fn after_a_redirect_what_was_said_is_of_the_service_that_said_it() {
     );
     let breaker = breakers.peek(Key::of("a")).expect("known");
     assert!(breaker.try_acquire(clock.now(), &Rng::seeded(1)).is_ok());
+}
+
+#[test]
+fn a_quota_that_a_good_answer_tells_is_of_the_service_that_gave_it() {
+    for (from, is_its_own) in [("a", true), ("b", false)] {
+        let clock = ManualClock::new();
+        let limit = RateLimit::per_second(1000).burst(100);
+        let answer = Answer {
+            from,
+            overloaded: false,
+            spent: true,
+        };
+        let service = service_fn(move |_: &'static str| async move { Ok::<_, Infallible>(answer) });
+        let limits = Keyed::new(limit);
+        let client = Pipeline::new()
+            .classify(Redirecting)
+            .rate_limit(limits.clone())
+            .clock(clock.clock());
+        let client = client.layer(service);
+        assert!(block_on(&clock, client.oneshot("a")).is_ok());
+        let rate = limits.peek(Key::of("a")).expect("known");
+        let available = rate.snapshot(clock.now()).available;
+        assert_eq!(available <= 1, is_its_own, "{from}: {available}");
+    }
 }
 
 #[test]
@@ -1228,4 +1255,88 @@ fn which_service_a_request_goes_to_is_asked_once() {
     let response = block_on(&clock, pipeline.layer(client).oneshot(request(Method::GET)));
     assert_eq!(response.unwrap().status(), 503);
     assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_body_that_was_lost_before_a_readiness_error_is_not_sent_again() {
+    /// Of unknown length.
+    struct Pieces(u8);
+
+    impl http_body::Body for Pieces {
+        type Data = bytes::Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Infallible>>> {
+            if self.0 == 0 {
+                return Poll::Ready(None);
+            }
+            self.0 -= 1;
+            Poll::Ready(Some(Ok(http_body::Frame::data(bytes::Bytes::from_static(
+                b"piece",
+            )))))
+        }
+    }
+
+    /// The first attempt is refused before its body is read; its connection reads it all afterwards, and
+    /// then there is none for the second attempt.
+    #[derive(Clone, Default)]
+    struct Slow {
+        asked: Arc<AtomicU32>,
+        held: Arc<std::sync::Mutex<Option<Replay<Pieces>>>>,
+    }
+
+    impl Service<Request<Replay<Pieces>>> for Slow {
+        type Response = http::Response<String>;
+        type Error = std::io::Error;
+        type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            if self.asked.fetch_add(1, Ordering::Relaxed) == 0 {
+                let held = self.held.lock().unwrap().take().expect("sent once");
+                let mut read = Box::pin(held.collect());
+                assert!(
+                    read.as_mut()
+                        .poll(&mut Context::from_waker(Waker::noop()))
+                        .is_ready()
+                );
+                return Poll::Ready(Err(std::io::ErrorKind::ConnectionRefused.into()));
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Replay<Pieces>>) -> Self::Future {
+            let held = Arc::clone(&self.held);
+            let is_first = self.asked.load(Ordering::Relaxed) == 0;
+            Box::pin(async move {
+                let body = request.into_body();
+                if is_first {
+                    *held.lock().unwrap() = Some(body);
+                    return Err(std::io::ErrorKind::ConnectionRefused.into());
+                }
+                match body.collect().await {
+                    Ok(_) => Ok(http::Response::new(String::new())),
+                    Err(error) => Err(std::io::Error::other(error)),
+                }
+            })
+        }
+    }
+
+    let clock = ManualClock::new();
+    let pipeline = http(&clock).retry(Retry::constant(ms(0)).max_attempts(3));
+    let slow = Slow::default();
+    let mut service = ServiceBuilder::new()
+        .layer(ReplayLayer::new().limit(8))
+        .layer(pipeline)
+        .service(slow);
+    let request = Request::put("http://a/").body(Pieces(4)).unwrap();
+    let call = service.call(request);
+    let error = block_on(&clock, call).expect_err("refused");
+    assert_eq!(
+        (error.attempts(), error.report().stop()),
+        (2, Some(Stop::NotReplayable)),
+        "{error:?}"
+    );
 }

@@ -200,13 +200,13 @@ impl<E: 'static> Classify<Response, E> for Http {
 }
 
 impl Protocol<Request, Response> for Http {
-    type Saved = Saved;
+    type Saved = SavedRequest;
     type Discard = Drain<Body>;
 
-    fn save(&self, request: &mut Request) -> Option<Saved> {
+    fn save(&self, request: &mut Request) -> Option<SavedRequest> {
         let headers = mem::take(request.headers_mut());
         let rest = request.try_clone();
-        let saved = rest.map(|rest| Saved {
+        let saved = rest.map(|rest| SavedRequest {
             rest,
             headers: Packed::of(&headers),
         });
@@ -214,7 +214,7 @@ impl Protocol<Request, Response> for Http {
         saved
     }
 
-    fn restore(&self, saved: Saved) -> Request {
+    fn restore(&self, saved: SavedRequest) -> Request {
         let mut request = saved.rest;
         saved.headers.unpack(request.headers_mut());
         request
@@ -319,15 +319,16 @@ impl Protocol<Request, Response> for Http {
 }
 
 /// What is kept of a request for another attempt: a clone of all but its headers, which are packed.
-pub struct Saved {
+#[must_use = "what is saved is to be restored"]
+pub struct SavedRequest {
     rest: Request,
     headers: Packed,
 }
 
-impl fmt::Debug for Saved {
+impl fmt::Debug for SavedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // There may be passwords in it.
-        f.debug_struct("Saved").finish_non_exhaustive()
+        f.debug_struct("SavedRequest").finish_non_exhaustive()
     }
 }
 

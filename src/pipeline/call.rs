@@ -72,7 +72,7 @@ pin_project! {
     enum Progress {
         /// It began a moment ago. Most calls never need more.
         None,
-        /// It went straight to its first attempt, which is pending, or something stood in front of that.
+        /// It goes straight to its first attempt, or did.
         Straight {
             basics: Basics,
             #[pin]
@@ -166,7 +166,7 @@ where
         }
     }
 
-    /// The same of a call that went straight to its first attempt, which is over, or its time is.
+    /// The same of a call that went straight to its first attempt, which is over, or whose time is.
     #[cold]
     #[inline(never)]
     fn parts_of_first(self: Pin<&mut Self>) -> Parts<'_, O> {
@@ -292,14 +292,17 @@ where
                 deadline = basics.told_deadline(policies, now);
             }
             let Poll::Ready(ready) = this.operation.poll_ready(cx) else {
-                return Err(self.await_first(cx, now));
+                return Err(self.await_readiness(cx, now));
             };
-            // A moment of its own if there is none yet: the attempt's time runs from its first poll.
-            policies.deposit(policies.budget(), &mut Moment(now.0));
             if let Err(error) = ready {
-                let outcome = Outcome::Returned(Err(error));
-                return Err(self.parts_of_first().end(outcome, now));
+                return Err(self.fail_first(error, cx, now));
             }
+            if let ProgressProjection::Straight { basics, .. } = this.progress.as_mut().project() {
+                if !basics.may_begin_plainly() {
+                    return Err(Turn::Goes(Stage::Ready));
+                }
+            }
+            policies.deposit(policies.budget(), now.0);
             let attempt = Attempt::first(this.operation.earlier_attempts(), deadline);
             let last = policies.is_last(attempt.total());
             let attempt = this.operation.begin(attempt, None, last);
@@ -313,16 +316,20 @@ where
             return Err(Turn::Waits(Stage::Running));
         };
         this.work.set(Work::None);
+        if let ProgressProjection::Straight { timer, .. } = this.progress.as_mut().project() {
+            clear(timer);
+        }
         let verdict = this.operation.classify(result.as_ref());
         let mut is_all = result.is_ok() && verdict.is_success();
-        if let ProgressProjection::Straight { basics, timer } = this.progress.project() {
-            clear(timer);
+        if let ProgressProjection::Straight { basics, .. } = this.progress.project() {
             is_all = is_all && basics.succeeds_plainly(this.policies, now);
         }
         match result {
             Ok(value) if is_all => Ok(value),
             result => {
-                now.forget();
+                if result.is_err() {
+                    now.forget();
+                }
                 let outcome = Outcome::Returned(result);
                 Err(self.parts_of_first().judge(outcome, verdict, now))
             }
@@ -544,11 +551,23 @@ where
         Turn::Goes(Stage::Entering)
     }
 
-    /// The operation can't begin the first attempt yet.
+    /// The operation can't begin a first attempt, and never will.
     #[cold]
-    fn await_first(mut self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
-        self.as_mut().parts().state.step_back();
-        self.await_readiness(cx, now)
+    fn fail_first(
+        mut self: Pin<&mut Self>,
+        error: O::Error,
+        cx: &mut Context<'_>,
+        now: &mut Moment,
+    ) -> Turn<O> {
+        let parts = self.as_mut().parts();
+        let (state, policies) = (parts.state, parts.policies);
+        match state.pass_breaker(parts.operation, policies, cx.waker(), now) {
+            Entry::Go => {
+                state.begin(policies, now);
+                self.parts().end(Outcome::Returned(Err(error)), now)
+            }
+            entry => self.step_back(entry, now),
+        }
     }
 
     /// The operation can't begin an attempt yet.
@@ -842,7 +861,7 @@ impl<P, O: Operation> fmt::Debug for Call<P, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let attempts = match &self.progress {
             Progress::None => 0,
-            Progress::Straight { .. } => 1,
+            Progress::Straight { .. } => u32::from(matches!(self.stage, Stage::Running)),
             Progress::Whole { state, .. } => state.number,
         };
         f.debug_struct("Call")

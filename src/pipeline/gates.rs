@@ -241,14 +241,6 @@ impl Passes {
             || self.bulkhead.is_some()
     }
 
-    /// The same of a first attempt and with the breaker, where there is no other gate than it and the window.
-    #[inline]
-    pub(super) fn enter_plainly(&mut self) -> bool {
-        let window = self.window.as_mut();
-        let breaker = self.breaker.as_mut();
-        window.is_none_or(Pass::ask_plainly) && breaker.is_none_or(Pass::ask_plainly)
-    }
-
     /// Asks all but the breaker, in order. If one of them doesn't let go, says why, and what it
     /// answers. What was had before stays held while a later one lets wait.
     #[inline]
@@ -270,6 +262,21 @@ impl Passes {
         // that others share.
         let answer = enter(self.bulkhead.as_mut(), ask)?;
         Some((WaitReason::Bulkhead, answer))
+    }
+
+    /// The same of a first attempt, where there is no other gate than the window.
+    #[inline]
+    pub(super) fn enter_plainly(&mut self) -> bool {
+        let window = self.window.as_mut();
+        window.is_none_or(Pass::ask_plainly)
+    }
+
+    /// Whether what let a first attempt go still holds, and the breaker lets it go at once.
+    #[inline]
+    pub(super) fn pass_breaker_plainly(&mut self) -> bool {
+        let is_stale = self.are_stale();
+        let breaker = self.breaker.as_mut();
+        !is_stale && breaker.is_none_or(Pass::ask_plainly)
     }
 
     /// Whether the attempt has to enter again: what let it go may hold no more.

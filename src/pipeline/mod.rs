@@ -478,10 +478,11 @@ impl Policies {
 
     /// A first attempt pays for others.
     #[inline]
-    fn deposit(&self, budget: Option<&Budget>, now: &mut state::Moment) {
+    fn deposit(&self, budget: Option<&Budget>, now: Option<Instant>) {
         if let Some(budget) = budget {
             if budget.deposit() {
-                budget.tick(now.read(self));
+                // Nobody else's moment: an attempt's time runs from its first poll.
+                budget.tick(now.unwrap_or_else(|| self.clock.now()));
             }
         }
     }

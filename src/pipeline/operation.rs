@@ -39,7 +39,7 @@ pub trait Operation {
     fn stand_down(&mut self);
 
     /// Begins an attempt, at this endpoint if one was chosen. None follows a `last` one, so it may take
-    /// what the others copied.
+    /// what the others saved.
     fn begin(&mut self, attempt: Attempt, at: Option<Arc<Endpoint>>, last: bool) -> Self::Attempt;
 
     /// Whether [`begin`](Self::begin) wants to be told where the endpoint is.
@@ -80,8 +80,8 @@ pub trait Operation {
     /// How many attempts others made for one of this call's, beside the one that gave this value.
     fn other_attempts(&self, value: &Self::Value) -> u32;
 
-    /// What the span of the next attempt says of it.
-    fn describe(&self) -> Described<'_>;
+    /// What the span of the attempt that is about to begin says of it.
+    fn describe(&mut self) -> Described<'_>;
 
     /// The status of this value, if it has one.
     fn status(&self, value: &Self::Value) -> Option<u16>;
@@ -184,7 +184,7 @@ where
         0
     }
 
-    fn describe(&self) -> Described<'_> {
+    fn describe(&mut self) -> Described<'_> {
         Described::new()
     }
 

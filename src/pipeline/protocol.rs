@@ -90,15 +90,16 @@ use crate::verdict::{By, EveryError};
 /// ```
 pub trait Protocol<Q, S> {
     /// What of a request is kept while it is sent: a copy, or less that another can be made of. Most
-    /// calls never need it, so to save should cost little; what restoring costs only retries pay.
+    /// calls never need it, so to save should cost little; what restoring costs only retries pay. It is part
+    /// of the call's future, which is `Send` only if it is.
     type Saved;
     /// The clearing away of a rejected response.
     type Discard: Future<Output = ()>;
 
     /// What it takes to send a request once more that is about to be sent; `None` if it can only be sent
     /// once. Asked before every attempt that another may follow. The first attempt sends the caller's own
-    /// request, and each further one what was restored of it. The request is the same afterwards: it is
-    /// mutable so that parts of it can be put aside meanwhile.
+    /// request, and each further one what was restored of it. The request is mutable so that parts of it can be
+    /// put aside meanwhile; what isn't put back isn't sent.
     fn save(&self, request: &mut Q) -> Option<Self::Saved>;
 
     /// Makes the request again, for the next attempt.
@@ -107,7 +108,8 @@ pub trait Protocol<Q, S> {
     /// Clears a rejected response away.
     fn discard(&self, response: S) -> Self::Discard;
 
-    /// Whether a request whose attempt has failed can still be sent again. Default: if it was saved it can.
+    /// Whether a request can still be sent again, asked of what was saved whenever an attempt has failed: for a
+    /// body that may be lost while it is sent. Default: what was saved can be.
     fn is_replayable(&self, saved: &Self::Saved) -> bool {
         let _ = saved;
         true

@@ -1,7 +1,7 @@
 //! What a call remembers from poll to poll, and what it does with it.
 //!
-//! A call that succeeds at once needs five words of it. All else is a [`Story`], which begins with
-//! the first failure or wait.
+//! A call that succeeds at once needs no more than its [`Basics`]. All else is a [`Story`], which begins
+//! with the first failure or wait.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -224,11 +224,6 @@ impl State {
     /// Before the first attempt: its keys were too many.
     pub(super) fn tell_first(&mut self, change: Option<Change>, policies: &Policies) {
         self.tell_change(change, 1, policies);
-    }
-
-    /// The first attempt can't begin yet: the breaker is asked again when it can.
-    pub(super) fn step_back(&mut self) {
-        self.basics.step_back();
     }
 
     /// Asks what stands in front of an attempt, but for the breaker.
@@ -488,7 +483,7 @@ impl State {
         }
         if self.number == 1 {
             let budget = self.budget.as_ref().or(policies.budget());
-            policies.deposit(budget, now);
+            policies.deposit(budget, now.0);
         }
         if self.story.is_some() {
             self.look_back(policies, now);
@@ -574,7 +569,7 @@ impl State {
 
     /// Opens the span of the attempt that begins, if anybody wants it.
     #[cold]
-    pub(super) fn open_span<O: Operation>(&mut self, operation: &O) {
+    pub(super) fn open_span<O: Operation>(&mut self, operation: &mut O) {
         let endpoint = self.directed(operation);
         let call = number(&mut self.call);
         *self.span = span::open(call, self.number, operation.describe(), endpoint.as_deref());
@@ -1426,9 +1421,9 @@ impl Basics {
         overflow.map(Change::Keyed)
     }
 
-    /// Begins a call on the [plain way](crate::pipeline::Way::Plain). Says whether all that stands in front of its first
-    /// attempt let it go at once; if not it holds what it was given, and is to enter. There may be
-    /// something to tell.
+    /// Begins a call on the [plain way](crate::pipeline::Way::Plain). Says whether all that stands in front of
+    /// its first attempt let it go at once, but for the breaker; if not it is to enter. There may be something to
+    /// tell.
     #[inline]
     pub(super) fn start_plainly<O: Operation>(
         &mut self,
@@ -1451,11 +1446,11 @@ impl Basics {
         Err(overflow)
     }
 
-    /// The attempt can't begin yet: the breaker is asked again when it can.
-    pub(super) fn step_back(&mut self) {
-        if let Some(breaker) = self.passes.as_mut().and_then(|it| it.breaker.as_mut()) {
-            breaker.give_back();
-        }
+    /// Whether the first attempt may begin, which was let go. Asked once it could.
+    #[inline]
+    pub(super) fn may_begin_plainly(&mut self) -> bool {
+        let passes = self.passes.as_mut();
+        passes.is_none_or(Passes::pass_breaker_plainly)
     }
 
     /// The first attempt succeeded. Says whether that is all there was to do, as nearly always.
