@@ -250,6 +250,8 @@ pub(crate) struct Told {
 }
 
 impl Told {
+    #[allow(clippy::inline_always)] // or what it gives is moved, and the request with it
+    #[inline(always)]
     pub(crate) fn by<Q, S, C: Protocol<Q, S>>(request: &Q, protocol: &C) -> Self {
         Self {
             idempotent: protocol.is_idempotent(request),

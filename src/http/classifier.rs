@@ -409,6 +409,7 @@ impl<B: Clone, R: Body> Protocol<Request<B>, Response<R>> for Http {
         replay::is_replayable(saved.extensions())
     }
 
+    #[inline]
     fn is_idempotent(&self, request: &Request<B>) -> Option<bool> {
         let marker = said::<Idempotent>(request.extensions());
         let by_method = || is_idempotent(request.method(), request.headers());
