@@ -7,8 +7,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evenkeel::Pipeline;
 use evenkeel::client::reqwest::SendWith as _;
+use evenkeel::http::{SavedRequest, service_key};
+use evenkeel::verdict::Verdict;
+use evenkeel::{Budget, Key, Keyed, Pipeline, Window};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
@@ -22,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tower::{BoxError, Layer as _, Service, ServiceBuilder};
 
+use crate::cases;
 use crate::measure::{Goal, Role, Row, Sampler, Unit};
 use crate::rows::pipeline::{ATTEMPT, TOTAL, Thrice, plenty};
 
@@ -42,6 +45,23 @@ pub fn hyper_util() -> Row {
          tower: two timeouts, retry with budget, no breaker and no window.",
     )
     .with(Role::Floor, "the client alone", getting(&runtime, client.clone()))
+    .with(Role::Aside, "by hand, what is promised and nothing else", {
+        let uri: http::Uri = format!("http://{}/", server()).parse().expect("a URI");
+        let (client, hand) = (client.clone(), Rc::new(Hand::new()));
+        each(&runtime, move || {
+            let mut request = Request::new(Empty::new());
+            *request.uri_mut() = uri.clone();
+            let (client, hand) = (client.clone(), Rc::clone(&hand));
+            async move {
+                let saved = black_box(SavedRequest::of(&request));
+                let (host, port) = (request.uri().host(), request.uri().port_u16());
+                let key = service_key(host.expect("a host"), port.expect("a port"));
+                let response = hand.around(key, client.request(request)).await;
+                drop(saved);
+                response.into_body().collect().await.expect("a body").to_bytes()
+            }
+        })
+    })
     .with(Role::Ours, "evenkeel", getting(&runtime, Pipeline::http().layer(client)))
     .with(Role::Peer, "tower", getting(&runtime, tower))
 }
@@ -60,8 +80,7 @@ pub fn reqwest() -> Row {
         Unit::Microseconds,
         Goal::OfFloorInPairs(1.03),
         "`send_with(&Pipeline::http())` in place of `send()`. reqwest-retry retries and does nothing else. Whoever may send a \
-         request again has to copy it first, and reqwest's own way to do that is part of what it costs: beside the client alone \
-         stands the client that copies each request and drops the copy.",
+         request again has to copy it first, and reqwest's own way to do that is part of what it costs.",
     )
     .with(Role::Floor, "the client alone", {
         let (client, url) = (client.clone(), url.clone());
@@ -73,14 +92,16 @@ pub fn reqwest() -> Row {
             }
         })
     })
-    .with(Role::Aside, "the client, and a copy of the request", {
-        let (client, url) = (client.clone(), url.clone());
+    .with(Role::Aside, "by hand, what is promised and nothing else", {
+        let (client, url, hand) = (client.clone(), url.clone(), Rc::new(Hand::new()));
         each(&runtime, move || {
-            let (client, url) = (client.clone(), url.clone());
+            let (client, url, hand) = (client.clone(), url.clone(), Rc::clone(&hand));
             async move {
                 let request = client.get(&url).build().expect("a request");
                 let copy = black_box(request.try_clone());
-                let response = client.execute(request).await.expect("an answer");
+                let (host, port) = (request.url().host_str(), request.url().port());
+                let key = service_key(host.expect("a host"), port.expect("a port"));
+                let response = hand.around(key, client.execute(request)).await;
                 drop(copy);
                 response.bytes().await.expect("a body")
             }
@@ -105,6 +126,39 @@ pub fn reqwest() -> Row {
             }
         })
     })
+}
+
+/// The window of a host, a budget and a timer around a request, and nothing else.
+struct Hand {
+    windows: Keyed<Window>,
+    budget: Budget,
+}
+
+impl Hand {
+    fn new() -> Self {
+        Self {
+            windows: Keyed::new(Window::new()),
+            budget: cases::retry::plenty(),
+        }
+    }
+
+    async fn around<T, E: std::fmt::Debug>(
+        &self,
+        key: Key,
+        request: impl Future<Output = Result<T, E>>,
+    ) -> T {
+        let began = Instant::now();
+        let window = self.windows.get(key, || began).into_inner();
+        let permit = window.try_acquire(began).expect("it is open");
+        if self.budget.deposit() {
+            self.budget.tick(began);
+        }
+        let end = tokio::time::Instant::from_std(began + ATTEMPT);
+        let response = tokio::time::timeout_at(end, request).await;
+        let now = Instant::now();
+        permit.record(Verdict::success(), now - began, now);
+        response.expect("in time").expect("an answer")
+    }
 }
 
 fn getting<S>(runtime: &Rc<Runtime>, service: S) -> Sampler
