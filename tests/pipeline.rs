@@ -899,12 +899,20 @@ fn an_attempt_has_its_whole_time_from_when_it_is_first_pending_on() {
                 .budget(Budget::default()),
         )
         .clock(clock.clock());
-    for number in 0..70 {
-        let mut call = Box::pin(pipeline.run(|_| {
-            clock.advance(ms(3000));
-            std::future::pending::<Result<(), ()>>()
-        }));
-        assert!(call.as_mut().poll(&mut cx()).is_pending(), "call {number}");
+    // By whichever way it goes.
+    let gated = pipeline.clone().window(Window::new());
+    let held = pipeline.clone().bulkhead(Bulkhead::new(9));
+    for (way, pipeline) in [pipeline, gated, held].iter().enumerate() {
+        for number in 0..70 {
+            let mut call = Box::pin(pipeline.run(|_| {
+                clock.advance(ms(3000));
+                std::future::pending::<Result<(), ()>>()
+            }));
+            assert!(
+                call.as_mut().poll(&mut cx()).is_pending(),
+                "{way}: call {number}"
+            );
+        }
     }
 }
 

@@ -372,7 +372,7 @@ where
                     if let Some(error) = policies.invalid {
                         break 'turn this.fail(Cause::Config(error), now);
                     }
-                    state.start(policies, this.operation.deadline(), now);
+                    state.basics.start(policies, this.operation.deadline(), now);
                     at = Stage::Entering;
                 }
                 if let Stage::Entering = at {
@@ -574,7 +574,7 @@ where
     #[cold]
     fn await_readiness(self: Pin<&mut Self>, cx: &mut Context<'_>, now: &mut Moment) -> Turn<O> {
         let mut this = self.parts();
-        let deadline = this.state.deadline();
+        let deadline = this.state.basics.deadline;
         let end = || deadline.map(|end| (end.instant(), Why::Deadline));
         if !is_over(this.timer.as_mut(), end, this.policies, cx) {
             return Turn::Waits(Stage::Ready);
@@ -686,7 +686,7 @@ impl<O: Operation> Parts<'_, O> {
     #[cold]
     fn time_out(self, now: &mut Moment) -> Turn<O> {
         let policies = self.policies;
-        if self.state.is_past_deadline(policies, now) {
+        if self.state.basics.is_past_deadline(policies, now) {
             self.state.cut_short(self.operation, policies, now);
             let cause = self.state.past_deadline();
             return self.fail(cause, now);
@@ -836,7 +836,7 @@ fn is_time_over(
     cx: &mut Context<'_>,
     now: &mut Moment,
 ) -> bool {
-    let end = || state.attempt_ends(policies, now);
+    let end = || state.basics.attempt_ends(policies, now);
     is_over(timer, end, policies, cx)
 }
 

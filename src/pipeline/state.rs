@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) number: u32,
     /// Attempts that others made for this call: they count as if they were its own.
     pub(super) earlier: u32,
-    basics: Basics,
+    pub(super) basics: Basics,
     /// What the running attempt holds of its endpoint.
     endpoint: Rare<Hold>,
     /// The budget of its service, where each has its own.
@@ -58,7 +58,7 @@ pub(super) struct Basics {
     began: Option<Instant>,
     /// When the running attempt was first seen to be pending.
     sent: Option<Instant>,
-    deadline: Option<Deadline>,
+    pub(super) deadline: Option<Deadline>,
     /// What it holds of the gates in front of its attempts.
     passes: Option<Passes>,
 }
@@ -206,21 +206,6 @@ impl State {
         }
     }
 
-    /// Begins the call.
-    #[inline]
-    pub(super) fn start(
-        &mut self,
-        policies: &Policies,
-        deadline: Option<Deadline>,
-        now: &mut Moment,
-    ) {
-        self.basics.start(policies, deadline, now);
-    }
-
-    pub(super) const fn deadline(&self) -> Option<Deadline> {
-        self.basics.deadline
-    }
-
     /// Before the first attempt: its keys were too many.
     pub(super) fn tell_first(&mut self, change: Option<Change>, policies: &Policies) {
         self.tell_change(change, 1, policies);
@@ -235,7 +220,7 @@ impl State {
         waker: &Waker,
         now: &mut Moment,
     ) -> Entry<O::Error> {
-        if self.is_past_deadline(policies, now) {
+        if self.basics.is_past_deadline(policies, now) {
             return Entry::Refused(self.past_deadline());
         }
         if self.number == 0 && policies.has_keyed_budgets() {
@@ -291,7 +276,7 @@ impl State {
         waker: &Waker,
         now: &mut Moment,
     ) -> Entry<O::Error> {
-        if self.is_past_deadline(policies, now) {
+        if self.basics.is_past_deadline(policies, now) {
             return Entry::Refused(self.past_deadline());
         }
         let Some(passes) = &mut self.basics.passes else {
@@ -652,7 +637,7 @@ impl State {
                 Some(fault) => return Held::Fault(fault),
             }
         }
-        let end = self.attempt_ends(policies, now);
+        let end = self.basics.attempt_ends(policies, now);
         if end.is_some_and(|(end, _)| end <= now.read(policies)) {
             return Held::TimedOut;
         }
@@ -697,17 +682,6 @@ impl State {
     /// The wait before the next attempt, and its end.
     pub(super) fn wait(&self) -> Option<(Wait, Instant)> {
         self.story.as_ref()?.wait
-    }
-
-    /// When the running attempt has to be over, and by which limit.
-    #[allow(clippy::inline_always)] // or its answer goes through memory
-    #[inline(always)]
-    pub(super) fn attempt_ends(
-        &mut self,
-        policies: &Policies,
-        now: &mut Moment,
-    ) -> Option<(Instant, Why)> {
-        self.basics.attempt_ends(policies, now)
     }
 
     /// When a rejected value has to be cleared away.
@@ -940,7 +914,7 @@ impl State {
         policies: &Policies,
         at: Instant,
     ) -> Observation {
-        if let Some(latency) = self.latency(policies, || at) {
+        if let Some(latency) = self.basics.latency(policies, || at) {
             seen = seen.latency(latency);
         }
         if let Some(hint) = hint {
@@ -950,11 +924,6 @@ impl State {
             seen = seen.host(host);
         }
         seen
-    }
-
-    #[inline]
-    fn latency(&self, policies: &Policies, now: impl FnOnce() -> Instant) -> Option<Duration> {
-        self.basics.latency(policies, now)
     }
 
     /// Which of the service's hosts the running attempt goes to, where it has endpoints.
@@ -1117,7 +1086,7 @@ impl State {
         let answering = value.filter(|_| matters && !injected);
         let answered_by = answering.and_then(|value| operation.answered_by(value));
         // An attempt that was never pending took no time worth knowing.
-        let latency = self.latency(policies, || now.read(policies));
+        let latency = self.basics.latency(policies, || now.read(policies));
         let hold = self.endpoint.take();
         let elsewhere = answered_by.filter(|from| {
             let asked = match &self.basics.passes {
@@ -1362,11 +1331,6 @@ impl State {
         report
     }
 
-    #[inline]
-    pub(super) fn is_past_deadline(&self, policies: &Policies, now: &mut Moment) -> bool {
-        self.basics.is_past_deadline(policies, now)
-    }
-
     pub(super) fn past_deadline<E>(&self) -> Cause<E> {
         let length = match (self.basics.began, self.basics.deadline) {
             (Some(began), Some(end)) => end.left(began),
@@ -1389,7 +1353,12 @@ impl Basics {
 
     /// Begins the call.
     #[inline]
-    fn start(&mut self, policies: &Policies, deadline: Option<Deadline>, now: &mut Moment) {
+    pub(super) fn start(
+        &mut self,
+        policies: &Policies,
+        deadline: Option<Deadline>,
+        now: &mut Moment,
+    ) {
         if deadline.is_some() || policies.deadline.is_some() || policies.wants_all {
             let began = now.read(policies);
             self.began = Some(began);
@@ -1401,7 +1370,7 @@ impl Basics {
     }
 
     #[inline]
-    fn is_past_deadline(&self, policies: &Policies, now: &mut Moment) -> bool {
+    pub(super) fn is_past_deadline(&self, policies: &Policies, now: &mut Moment) -> bool {
         self.deadline
             .is_some_and(|end| end.is_over(now.read(policies)))
     }
